@@ -1,0 +1,49 @@
+# Every target sets itself up in .venv from nothing. `make demo` leaves its servers up.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+SOURCES := reelroute data_contracts configs tasks flows deployments tests benchmarks
+
+ifdef PREFECT_PORT
+export REELROUTE__PREFECT__API_URL := http://127.0.0.1:$(PREFECT_PORT)/api
+endif
+ifdef AWS_PORT
+export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
+endif
+
+.PHONY: demo test lint format down install
+
+## demo: the whole pipeline on this machine (SIZE=1000 for a small one)
+demo: $(STAMP)
+	@$(BIN)/python -m deployments.local up
+	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE))
+	@echo "The servers stay up; 'make down' stops them."
+
+## test: the whole suite, offline
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+## lint: format, lint and types
+lint: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+## down: stop what `make demo` left up
+down: $(STAMP)
+	@$(BIN)/python -m deployments.local down
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ReelRoute needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

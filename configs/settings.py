@@ -1,0 +1,453 @@
+"""The profile, typed: one YAML a profile, every default here, unknown keys are errors.
+
+Order of precedence, the strongest last: the defaults below, the profile, the run's overrides,
+environment variables (`REELROUTE__LABEL__SIZE=1000` sets `label.size`).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from reelroute.errors import ConfigError
+from reelroute.release import Prompt
+
+CONFIGS: Final = Path(__file__).parent
+#: The checkout: paths in a profile are relative to it.
+ROOT: Final = CONFIGS.parent
+DEFAULT_PROFILE: Final = "configs/local.yaml"
+ENVIRONMENT_PREFIX: Final = "REELROUTE__"
+
+M = TypeVar("M", bound=BaseModel)
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=20)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BucketName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class AwsSettings(_Section):
+    """How AWS is reached. Without `profile`, credentials come from the standard AWS chain."""
+
+    region: str
+    endpoint_url: str | None = None
+    credentials_file: Path | None = None
+    profile: str | None = None
+    connect_timeout_seconds: float = Field(default=10, gt=0)
+    read_timeout_seconds: float = Field(default=120, gt=0)
+    #: Attempts of one call inside boto3, before the task's own retries.
+    max_attempts: int = Field(default=4, ge=1)
+
+
+class StorageSettings(_Section):
+    """Where runs, answers and releases live."""
+
+    bucket: BucketName
+    encryption: Literal["AES256", "aws:kms"] = "AES256"
+    kms_key_id: str | None = None
+
+
+class PrefectSettings(_Section):
+    """Which Prefect server is used; without a URL, the one of Prefect's own settings."""
+
+    api_url: str | None = None
+
+
+class ModelSettings(_Section):
+    """A model that is asked through Converse. `price` names another entry of the price list."""
+
+    id: str = Field(min_length=1)
+    max_tokens: int = Field(default=300, gt=0)
+    temperature: float = Field(default=0.0, ge=0, le=1)
+    price: str | None = None
+
+    @property
+    def price_id(self) -> str:
+        """The model's entry in the price list."""
+        return self.price or self.id
+
+
+class StudentSettings(ModelSettings):
+    """The student; `customization_id` is its name as the base of a customization job."""
+
+    customization_id: str = Field(min_length=1)
+
+
+class ModelsSettings(_Section):
+    """Who teaches, who learns, who is compared with, who judges."""
+
+    teacher: ModelSettings
+    student: StudentSettings
+    large_baseline: ModelSettings
+    judge: ModelSettings
+    #: The teacher named in the distillation job.
+    distillation_teacher: str = Field(min_length=1)
+
+
+class LabelSettings(_Section):
+    """How queries are written and labelled."""
+
+    #: The plan: queries wanted by channel, difficulty and domain.
+    plan: Path = Path("configs/label_plan.csv")
+    #: Scales the plan to this many queries; null takes it as it stands.
+    size: int | None = Field(default=None, ge=100, le=200_000)
+    #: A new round writes new queries; the same round is never paid twice.
+    round: str = Field(default="1", min_length=1, max_length=40)
+    #: Queries asked for in one call.
+    batch_size: int = Field(default=25, ge=1, le=100)
+    #: Earlier queries of a cell that the teacher is told of, the newest.
+    told_before: int = Field(default=200, ge=0)
+    #: Answers of a cell that bring nothing new before the plan counts as unsatisfiable.
+    max_empty_batches: int = Field(default=2, ge=1)
+    #: Calls to the teacher that are in flight together.
+    concurrency: int = Field(default=8, ge=1, le=64)
+    #: Queries that one task labels.
+    shard_size: int = Field(default=500, ge=1)
+    #: Word-set Jaccard index from which a query counts as a duplicate of an earlier one.
+    near_duplicate: Share = 0.9
+    #: More than this share in quarantine fails the stage.
+    max_quarantined: Share = 0.02
+    #: The answer's limit in tokens where the teacher writes queries.
+    write_max_tokens: int = Field(default=2000, gt=0)
+    write_temperature: float = Field(default=0.8, ge=0, le=1)
+
+
+class ValidateSettings(_Section):
+    """What a labelled set as a whole must fulfil."""
+
+    query_words_max: int = Field(default=80, ge=1)
+    query_characters_max: int = Field(default=1000, ge=1)
+    reasoning_words_min: int = Field(default=5, ge=1)
+    reasoning_words_max: int = Field(default=80, ge=1)
+    #: Absolute difference allowed between a channel's or difficulty's share and the plan's.
+    balance_tolerance: Share = 0.05
+    #: Share of the rows that may carry the same reasoning.
+    reasoning_repeat_max: Share = 0.01
+
+
+class DistillSettings(_Section):
+    """The customization job."""
+
+    role_arn: RoleArn
+    hyperparameters: dict[str, str] = {}
+    max_response_tokens: int = Field(default=300, gt=0)
+    poll_seconds: float = Field(default=60, gt=0)
+    max_hours: float = Field(default=24, gt=0)
+
+
+class DeploySettings(_Section):
+    """The on-demand deployment and its smoke test."""
+
+    smoke_queries: int = Field(default=10, ge=1, le=100)
+    #: Smoke answers that must be valid for the deployment to count as working.
+    smoke_valid_min: Share = 0.8
+    poll_seconds: float = Field(default=15, gt=0)
+    max_minutes: float = Field(default=60, gt=0)
+
+
+class EvaluateSettings(_Section):
+    """How candidates are asked and judged."""
+
+    role_arn: RoleArn
+    #: Queries in flight together; the same for every candidate, so that latency compares.
+    concurrency: int = Field(default=2, ge=1, le=64)
+    poll_seconds: float = Field(default=30, gt=0)
+    max_hours: float = Field(default=6, gt=0)
+    bootstrap_samples: int = Field(default=2000, ge=100)
+    seed: int = 7
+    #: Queries whose answers the report shows side by side.
+    demo_queries: tuple[str, ...] = (
+        "CEO discussing quarterly earnings",
+        "sunset over mountains",
+        "dog barking loudly",
+        "Season 3 episode 7 of The Crown",
+    )
+
+
+class PromoteSettings(_Section):
+    """The gate."""
+
+    valid_rate_min: Share = 0.98
+    #: The paired difference to the current release may not lie below this.
+    max_regression: float = Field(default=0.05, ge=0)
+    max_p95_latency_ms: float = Field(default=1500, gt=0)
+
+
+class BudgetSettings(_Section):
+    """What one run may cost; the call that would pass it is not made."""
+
+    usd_per_run: float = Field(gt=0)
+
+
+class ModelPrice(_Section):
+    """US dollars per 1,000 tokens; `simulated` marks an embedded model."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    training: float = Field(default=0.0, ge=0)
+    simulated: bool = False
+
+    def usd(self, input_tokens: float, output_tokens: float) -> float:
+        """The price of so many tokens in US dollars."""
+        return (self.input * input_tokens + self.output * output_tokens) / 1000
+
+
+class JudgeStep(_Section):
+    """A step of the judge's scale; the service allows 100 characters."""
+
+    value: float
+    definition: str = Field(min_length=1, max_length=100)
+
+
+class JudgeMetric(_Section):
+    """The judge's custom metric; the service allows 5,000 characters and 10 steps."""
+
+    metric: str = Field(pattern=r"^[0-9a-zA-Z-_.]+$", max_length=63)
+    instructions: str = Field(min_length=1, max_length=5000)
+    rating_scale: tuple[JudgeStep, ...] = Field(min_length=2, max_length=10)
+
+
+class PlanCell(NamedTuple):
+    """How many queries of one kind are wanted."""
+
+    channel: str
+    difficulty: str
+    domain: str
+    queries: int
+
+
+PromptName = Literal["router", "write_queries", "repair"]
+
+
+class Settings(_Section):
+    """A profile with everything that it names read and checked."""
+
+    environment: Slug
+    aws: AwsSettings
+    storage: StorageSettings
+    prefect: PrefectSettings = PrefectSettings()
+    models: ModelsSettings
+    label: LabelSettings = LabelSettings()
+    validation: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
+    distill: DistillSettings
+    deploy: DeploySettings = DeploySettings()
+    evaluate: EvaluateSettings
+    promote: PromoteSettings = PromoteSettings()
+    budget: BudgetSettings
+
+    def section_hash(self, *names: str) -> str:
+        """Hash of the named settings, dotted names allowed: what a stage's output depends on."""
+        values = {}
+        dump = self.model_dump(mode="json", by_alias=True)
+        for name in names:
+            value: Any = dump
+            for part in name.split("."):
+                value = value[part]
+            values[name] = value
+        return _hash(json.dumps(values, sort_keys=True).encode())
+
+    def prompt(self, name: PromptName) -> Prompt:
+        """A prompt's text, stripped, with its hash."""
+        return Prompt.of(_read(CONFIGS / "prompts" / f"{name}.md").strip())
+
+    @cached_property
+    def judge_metric(self) -> JudgeMetric:
+        """The judge's metric and scale."""
+        return _typed(JudgeMetric, _yaml(CONFIGS / "judge.yaml"), "configs/judge.yaml")
+
+    @cached_property
+    def published(self) -> dict[str, Any]:
+        """The published solution's figures, as the report shows them."""
+        return _yaml(CONFIGS / "published.yaml")
+
+    @cached_property
+    def _prices(self) -> dict[str, Any]:
+        return _yaml(CONFIGS / "prices.yaml")
+
+    def price(self, model: ModelSettings) -> ModelPrice:
+        """The price of a model's tokens.
+
+        Raises:
+            ConfigError: the price list doesn't have it.
+        """
+        listed = self._prices["models"]
+        if model.price_id not in listed:
+            raise ConfigError(
+                f"configs/prices.yaml has no price for {model.price_id!r}: add it under `models`, "
+                f"or let the model's `price` in the profile name one of {', '.join(listed)}"
+            )
+        return _typed(ModelPrice, listed[model.price_id], f"configs/prices.yaml: {model.price_id}")
+
+    def plan_hash(self) -> str:
+        """Hash of the plan as it is asked for."""
+        return _hash(json.dumps(self.plan()).encode())
+
+    def plan(self) -> list[PlanCell]:
+        """The label plan, scaled to `label.size` by largest remainder.
+
+        Raises:
+            ConfigError: the file is missing or a row is wrong.
+        """
+        cells = _read_plan(ROOT / self.label.plan)
+        return scale_plan(cells, self.label.size) if self.label.size else cells
+
+
+def load_settings(
+    profile: str | Path = DEFAULT_PROFILE, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read a profile.
+
+    Args:
+        profile: path of the YAML, relative to the checkout or absolute.
+        overrides: dotted names to values, stronger than the profile.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown (with the nearest known
+            one), or a value is wrong; every finding on a line of its own.
+    """
+    path = profile if Path(profile).is_absolute() else ROOT / profile
+    source = str(profile)
+    raw = _yaml(Path(path), source)
+    for name, value in {**(overrides or {}), **environment_overrides()}.items():
+        _set(raw, name, value, source)
+    return _typed(Settings, raw, source)
+
+
+def environment_overrides() -> dict[str, Any]:
+    """Dotted names to values from `REELROUTE__…` environment variables, values read as YAML."""
+    found = {}
+    for variable, text in sorted(os.environ.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            found[name] = parse_value(text)
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """A setting's value from text, as YAML reads it; what YAML can't read stays text."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def scale_plan(cells: list[PlanCell], size: int) -> list[PlanCell]:
+    """The plan with the same proportions for `size` queries; cells that come to 0 fall out."""
+    total = sum(cell.queries for cell in cells)
+    exact = [cell.queries * size / total for cell in cells]
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(cells)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: size - sum(counts)]:
+        counts[i] += 1
+    return [
+        cell._replace(queries=n) for cell, n in zip(cells, counts, strict=True) if n
+    ]
+
+
+def _read_plan(path: Path) -> list[PlanCell]:
+    cells, seen = [], set()
+    reader = csv.DictReader(_read(path).splitlines())
+    if reader.fieldnames != list(PlanCell._fields):
+        raise ConfigError(f"{path.name}: the columns must be {','.join(PlanCell._fields)}")
+    for number, row in enumerate(reader, start=2):
+        try:
+            cell = PlanCell(row["channel"], row["difficulty"], row["domain"], int(row["queries"]))
+        except (TypeError, ValueError):
+            raise ConfigError(f"{path.name}, line {number}: {row} is not a plan row") from None
+        if cell.queries < 0 or cell[:3] in seen:
+            raise ConfigError(f"{path.name}, line {number}: negative count or a cell named twice")
+        seen.add(cell[:3])
+        cells.append(cell)
+    if not any(cell.queries for cell in cells):
+        raise ConfigError(f"{path.name}: the plan asks for no query")
+    return cells
+
+
+def _set(raw: dict[str, Any], name: str, value: Any, source: str) -> None:
+    *parents, last = name.split(".")
+    section = raw
+    for part in parents:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{source}: `{name}` can't be set, `{part}` is not a section")
+    section[last] = value
+
+
+def _typed(model: type[M], raw: Any, source: str) -> M:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(_sentence(model, finding, source) for finding in error.errors())
+        ) from None
+
+
+def _sentence(model: type[BaseModel], finding: Any, source: str) -> str:
+    path = [str(part) for part in finding["loc"]]
+    name = ".".join(path)
+    if finding["type"] == "extra_forbidden":
+        known = _keys(model, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = (
+            f"did you mean `{'.'.join([*path[:-1], near[0]])}`?"
+            if near
+            else f"known here: {', '.join(known)}"
+        )
+        return f"{source}: unknown key `{name}`; {hint}"
+    if finding["type"] == "missing":
+        return f"{source}: `{name}` is missing; add it to the profile"
+    got = finding["input"]
+    shown = "" if isinstance(got, dict | list) else f" (got {str(got)[:80]!r})"
+    return f"{source}: `{name}`: {finding['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys that a section of the profile knows."""
+    for part in path:
+        field = model.model_fields.get(part) or next(
+            (f for f in model.model_fields.values() if f.alias == part), None
+        )
+        inner = [field.annotation, *get_args(field.annotation)] if field else []
+        models = [t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _yaml(path: Path, source: str | None = None) -> dict[str, Any]:
+    source = source or f"configs/{path.name}"
+    try:
+        raw = yaml.safe_load(_read(path, source))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source} holds no settings")
+    return raw
+
+
+def _read(path: Path, source: str | None = None) -> str:
+    source = source or path.name
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{source} doesn't exist; name a file of configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} can't be read: {error}") from None
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,147 @@
+"""Evaluation records: what each candidate answered, and what that is worth."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from data_contracts.queries import Difficulty, Domain, Frozen, LeadingChannel
+from reelroute.weights import Modality, RoutingWeights
+
+BASE_STUDENT: Final = "base-student"
+DISTILLED_STUDENT: Final = "distilled-student"
+LARGE_BASELINE: Final = "large-baseline"
+CURRENT_RELEASE: Final = "current-release"
+
+#: Candidates go by slugs; the pattern is the service's for inference source identifiers.
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=60)]
+
+
+class Prediction(Frozen):
+    """One candidate's answer to one held-out query.
+
+    Attributes:
+        reference: the weights that the labeller gave.
+        answer: the raw text of the model.
+        weights: what the forgiving parser reads from it, or None.
+        repairs: what the forgiving parser had to mend.
+        problem: what the strict parser objects to, or None; an answer with a problem is not
+            valid, even where its repaired weights score.
+        latency_ms: request to answer, measured at the client, in milliseconds.
+        score, max_error, mean_error, dominant: the rubric (errors in percent points).
+        judge: the LLM judge's score (1 to 5), or None where it gave none.
+    """
+
+    candidate: Slug
+    id: str
+    query: str
+    reading: Literal["benchmark", "fresh"]
+    channel: LeadingChannel
+    difficulty: Difficulty
+    domain: Domain
+    reference: RoutingWeights
+    answer: str
+    weights: RoutingWeights | None
+    repairs: tuple[str, ...] = ()
+    problem: str | None = None
+    latency_ms: float = Field(ge=0)
+    input_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+    score: int = Field(ge=1, le=5)
+    max_error: int
+    mean_error: float
+    dominant: float
+    judge: float | None = None
+    judge_explanation: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """Whether the strict parser accepts the answer."""
+        return self.problem is None
+
+
+class Latency(Frozen):
+    """Latency of one query in milliseconds, measured at the client."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+
+
+class SliceScore(Frozen):
+    """A candidate's rubric score over the queries that share one property."""
+
+    by: Literal["channel", "difficulty", "domain"]
+    value: str
+    queries: int
+    rubric: float
+    mae: float
+
+
+class CandidateScores(Frozen):
+    """What one candidate reached on one reading of the held-out queries.
+
+    Attributes:
+        name: the slug.
+        label: what it is in words, with the model's own name.
+        model: the model id or deployment ARN that answered.
+        rubric: mean weight score of the computed rubric, 1 to 5.
+        rubric_interval: bootstrap 95% interval of `rubric`.
+        judge: mean score of the LLM judge, or None where no judge ran.
+        judged: how many answers the judge scored (its failures are not scored).
+        mae: mean of the mean error over the four channels, 0 to 1.
+        channel_mae: mean absolute error of each channel, 0 to 1, over readable answers.
+        dominant_match: mean of the rubric's `dominant`.
+        valid_rate: share of answers that the strict parser accepts.
+        output_format: whether every answer is bare JSON (`consistent JSON`).
+        cost_per_1k_usd: price of 1,000 routed queries at the price list's prices.
+        usd_per_1k_input_tokens, usd_per_1k_output_tokens: those prices.
+        simulated_cost: whether tokens and prices are the embedded models'.
+    """
+
+    name: Slug
+    label: str
+    model: str
+    queries: int
+    rubric: float
+    rubric_interval: tuple[float, float]
+    judge: float | None = None
+    judged: int = 0
+    mae: float
+    channel_mae: dict[Modality, float]
+    dominant_match: float
+    valid_rate: float
+    output_format: Literal["consistent JSON", "inconsistent"]
+    latency_ms: Latency
+    input_tokens: int
+    output_tokens: int
+    usd_per_1k_input_tokens: float
+    usd_per_1k_output_tokens: float
+    cost_per_1k_usd: float
+    simulated_cost: bool
+    slices: tuple[SliceScore, ...] = ()
+
+
+class PairedDifference(Frozen):
+    """Bootstrap of a candidate's rubric minus another's over the same queries."""
+
+    candidate: Slug
+    against: Slug
+    mean: float
+    interval: tuple[float, float]
+
+
+class EvaluationSummary(Frozen):
+    """All candidates of a run, on the benchmark (what the gate reads) and on fresh queries."""
+
+    run_id: str
+    benchmark: tuple[CandidateScores, ...]
+    fresh: tuple[CandidateScores, ...] = ()
+    differences: tuple[PairedDifference, ...] = ()
+
+    def candidate(self, name: str) -> CandidateScores | None:
+        """A candidate's scores on the benchmark by its slug, or None."""
+        return next((scores for scores in self.benchmark if scores.name == name), None)
+

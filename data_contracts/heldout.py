@@ -1,0 +1,126 @@
+"""Held-out queries: what is never trained on, and how leaks into the training rows are found.
+
+Two readings are held out. The *benchmark*, 300 committed queries stratified over channel,
+difficulty and domain, is the same for every run, so that gate and trend compare like with
+like. The *fresh share* of new queries is picked by the hash of the query's own text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from data_contracts.queries import LabelledQuery
+
+BENCHMARK_PATH: Final = Path(__file__).parent / "heldout_benchmark.jsonl"
+#: The share of new queries that is held out for a second, fresher reading.
+FRESH_SHARE: Final = 0.03
+#: A training row whose word set is this near (Jaccard) to a held-out query is withheld.
+NEAR_HELD_OUT: Final = 0.6
+
+_WORD: Final = re.compile(r"\w+")
+
+
+def normalise(text: str) -> str:
+    """A query in the form in which two spellings count as equal.
+
+    Unicode NFKC, case folded, words only, single spaces; a text without words is kept as it
+    is, stripped.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_WORD.findall(folded)) or folded.strip()
+
+
+def words(text: str) -> frozenset[str]:
+    """The set of words of the normalised query."""
+    return frozenset(normalise(text).split())
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    """Shared words over all words, 0 to 1; two empty sets have nothing in common."""
+    union = len(a | b)
+    return len(a & b) / union if union else 0.0
+
+
+class NearIndex:
+    """Finds whether a query is near one that it holds, by an inverted index over words."""
+
+    def __init__(self, queries: Iterable[str] = ()) -> None:
+        self._queries: list[tuple[str, frozenset[str]]] = []
+        self._by_word: defaultdict[str, list[int]] = defaultdict(list)
+        for query in queries:
+            self.add(query)
+
+    def add(self, query: str) -> None:
+        """Hold one more query."""
+        position, its_words = len(self._queries), words(query)
+        self._queries.append((query, its_words))
+        for word in its_words:
+            self._by_word[word].append(position)
+
+    def near(self, query: str, threshold: float) -> str | None:
+        """The nearest held query whose word sets' Jaccard index reaches `threshold`, if any.
+
+        A set at that index shares at least `ceil(threshold * n)` of the asked query's n words,
+        so of any `n - ceil(threshold * n) + 1` of them it has one: only the rarest are looked up.
+
+        Args:
+            query: the query asked about.
+            threshold: above 0, at most 1.
+        """
+        asked = words(query)
+        must_share = math.ceil(threshold * len(asked) - 1e-9)
+        by_rarity = sorted(asked, key=lambda word: (len(self._by_word.get(word, ())), word))
+        probes = by_rarity[: len(asked) - must_share + 1]
+        candidates = {position for word in probes for position in self._by_word.get(word, ())}
+        best: tuple[float, int] | None = None
+        for position in candidates:
+            index = jaccard(asked, self._queries[position][1])
+            if index >= threshold and (best is None or (index, -position) > (best[0], -best[1])):
+                best = (index, position)
+        return self._queries[best[1]][0] if best else None
+
+
+@cache
+def benchmark_queries() -> tuple[LabelledQuery, ...]:
+    """The committed benchmark, in the file's order."""
+    lines = BENCHMARK_PATH.read_text(encoding="utf-8").splitlines()
+    return tuple(LabelledQuery.model_validate_json(line) for line in lines)
+
+
+@cache
+def _benchmark_forms() -> frozenset[str]:
+    return frozenset(normalise(labelled.query) for labelled in benchmark_queries())
+
+
+@cache
+def _benchmark_index() -> NearIndex:
+    return NearIndex(labelled.query for labelled in benchmark_queries())
+
+
+def in_benchmark(query: str) -> bool:
+    """Whether the query equals one of the benchmark after normalisation."""
+    return normalise(query) in _benchmark_forms()
+
+
+def in_fresh_share(query: str) -> bool:
+    """Whether the hash of the query's own text puts it into the fresh held-out share."""
+    digest = hashlib.sha256(f"held-out:{normalise(query)}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < FRESH_SHARE
+
+
+def is_held_out(query: str) -> bool:
+    """Whether the query itself is held out, by either rule."""
+    return in_benchmark(query) or in_fresh_share(query)
+
+
+def near_benchmark(query: str) -> str | None:
+    """The benchmark query that this one equals or is near, if any."""
+    return _benchmark_index().near(query, NEAR_HELD_OUT)

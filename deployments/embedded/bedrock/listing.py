@@ -1,0 +1,71 @@
+"""What all of Bedrock's lists have in common: filters, order and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from deployments.embedded.bedrock.errors import invalid
+
+_DEFAULT_PAGE = 100
+
+
+class Listed(Protocol):
+    """Something with a name, a status and a time of creation."""
+
+    @property
+    def name(self) -> str:
+        """What `nameContains` looks into."""
+        ...
+
+    @property
+    def created(self) -> datetime:
+        """When it came into being."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """The state that it is in now."""
+        ...
+
+
+Item = TypeVar("Item", bound=Listed)
+
+
+def page(
+    items: Iterable[Item],
+    params: dict[str, Any],
+    *,
+    after: str = "creationTimeAfter",
+    before: str = "creationTimeBefore",
+) -> tuple[list[Item], str | None]:
+    """One page of the items that the request's filters let through, and the next page's token.
+
+    Newest first, unless `sortOrder` says Ascending.
+
+    Args:
+        items: in the order of their creation.
+        params: the request's parameters.
+        after: the name of the parameter with the earliest time of creation.
+        before: the name of the parameter with the latest time of creation.
+
+    Raises:
+        ServiceError: ValidationException; the token isn't one of ours.
+    """
+    kept = [
+        item
+        for item in items
+        if params.get("nameContains", "") in item.name
+        and params.get("statusEquals") in (None, item.status)
+        and (params.get(after) is None or item.created > params[after])
+        and (params.get(before) is None or item.created < params[before])
+    ]
+    if params.get("sortOrder") != "Ascending":
+        kept.reverse()
+    token = params.get("nextToken", "0")
+    if not token.isdecimal():
+        raise invalid(f"The nextToken {token!r} is not valid.")
+    start = int(token)
+    end = start + params.get("maxResults", _DEFAULT_PAGE)
+    return kept[start:end], str(end) if end < len(kept) else None

@@ -1,0 +1,1 @@
+"""The embedded models: real, small, and named for what they are."""

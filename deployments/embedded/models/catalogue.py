@@ -1,0 +1,125 @@
+"""Which foundation models the embedded AWS offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from threading import RLock
+from typing import Any, Final
+
+from deployments.embedded.models.answers import RoutingModel
+from deployments.embedded.models.base_student import BaseStudent
+from deployments.embedded.models.corpus import recorded_answers
+from deployments.embedded.models.embeddings import static_embeddings
+from deployments.embedded.models.large_baseline import LargeBaseline, without_held_out
+from deployments.embedded.models.nearest import NearestAnswers
+from deployments.embedded.models.teacher import Teacher
+
+TEACHER: Final = "embedded.teacher-v1:0"
+LIGHT_STUDENT: Final = "embedded.light-student-v1:0"
+LARGE_BASELINE: Final = "embedded.large-baseline-v1:0"
+RUBRIC_JUDGE: Final = "embedded.rubric-judge-v1:0"
+
+_START_OF_LIFE: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundationModel:
+    """What the service says about a foundation model.
+
+    Attributes:
+        model_id: `provider.name-version`.
+        name: at most 20 characters.
+        customizations: the kinds of customization job that take it as the base model.
+        answers: whether Converse can ask it.
+        judges: whether an evaluation job can name it as the evaluator.
+    """
+
+    model_id: str
+    name: str
+    customizations: tuple[str, ...] = ()
+    answers: bool = True
+    judges: bool = False
+
+    def arn(self, region: str) -> str:
+        """The model's ARN in a region."""
+        return f"arn:aws:bedrock:{region}::foundation-model/{self.model_id}"
+
+    def details(self, region: str) -> dict[str, Any]:
+        """The model as `GetFoundationModel` and `ListFoundationModels` show it."""
+        return {
+            "modelArn": self.arn(region),
+            "modelId": self.model_id,
+            "modelName": self.name,
+            "providerName": "embedded",
+            "inputModalities": ["TEXT"],
+            "outputModalities": ["TEXT"],
+            "responseStreamingSupported": False,
+            "customizationsSupported": list(self.customizations),
+            "inferenceTypesSupported": ["ON_DEMAND"],
+            "modelLifecycle": {"status": "ACTIVE", "startOfLifeTime": _START_OF_LIFE},
+        }
+
+
+FOUNDATION_MODELS: Final = (
+    FoundationModel(TEACHER, "Teacher"),
+    FoundationModel(LIGHT_STUDENT, "Light student", customizations=("DISTILLATION", "FINE_TUNING")),
+    FoundationModel(LARGE_BASELINE, "Large baseline"),
+    FoundationModel(RUBRIC_JUDGE, "Rubric judge", answers=False, judges=True),
+)
+
+
+def foundation_model(identifier: str) -> FoundationModel | None:
+    """The model with this id or ARN."""
+    model_id = identifier.rsplit("foundation-model/", 1)[-1]
+    return next((model for model in FOUNDATION_MODELS if model.model_id == model_id), None)
+
+
+class RoutingModels:
+    """The foundation models that answer, each loaded when it is first asked."""
+
+    def __init__(self) -> None:
+        self._loading = RLock()
+
+    def model(self, model_id: str) -> RoutingModel:
+        """The model that answers for a foundation model's id.
+
+        Raises:
+            KeyError: no such model, or it doesn't answer.
+        """
+        with self._loading:
+            match model_id:
+                case "embedded.teacher-v1:0":
+                    return self._teacher
+                case "embedded.light-student-v1:0":
+                    return self._base_student
+                case "embedded.large-baseline-v1:0":
+                    return self._large_baseline
+        raise KeyError(model_id)
+
+    def load(self) -> None:
+        """Load them all, so that no call pays for it."""
+        for model in FOUNDATION_MODELS:
+            if model.answers:
+                self.model(model.model_id)
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        memory = recorded_answers()
+        return Teacher(memory, NearestAnswers(memory, static_embeddings()))
+
+    @cached_property
+    def _base_student(self) -> BaseStudent:
+        return BaseStudent(static_embeddings())
+
+    @cached_property
+    def _large_baseline(self) -> LargeBaseline:
+        memory = without_held_out(recorded_answers())
+        return LargeBaseline(NearestAnswers(memory, static_embeddings()))
+
+
+@cache
+def routing_models() -> RoutingModels:
+    """The models of this process: they don't change, so every server shares them."""
+    return RoutingModels()

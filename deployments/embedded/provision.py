@@ -1,0 +1,37 @@
+"""What an account needs before the pipeline runs in it: the bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deployments.embedded.credentials import PROFILE, REGION
+from reelroute.aws import AwsAccess
+
+
+def client(service: str, endpoint_url: str, credentials_file: Path) -> Any:
+    """A boto3 client of the embedded AWS, without retries."""
+    access = AwsAccess(REGION, endpoint_url, credentials_file, PROFILE, max_attempts=1)
+    return access.client(service)
+
+
+def make_bucket(s3: Any, bucket: str) -> None:
+    """Create the bucket unless it is there: versioned, encrypted, closed to the public."""
+    there = {entry["Name"] for entry in s3.list_buckets()["Buckets"]}
+    if bucket in there:
+        return
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_public_access_block(
+        Bucket=bucket,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    s3.put_bucket_encryption(
+        Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [encryption]}
+    )

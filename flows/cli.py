@@ -1,0 +1,361 @@
+"""The pipeline's commands, which the `reelroute` command offers in a checkout.
+
+Prefect is imported only by the commands that speak to its server.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from configs.settings import (
+    DEFAULT_PROFILE,
+    ROOT,
+    Settings,
+    environment_overrides,
+    load_settings,
+    parse_value,
+)
+from data_contracts.evaluation import EvaluationSummary
+from data_contracts.runs import STAGES, RunManifest
+from reelroute.aws import AwsAccess
+from reelroute.errors import ConfigError, ReelRouteError, StageError
+from tasks.runs import RUNS_PREFIX, Run, list_runs
+from tasks.storage import Storage, aws_access
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+#: Where `run` and `report` leave a copy of the report.
+REPORTS: Final = ROOT / ".reelroute" / "reports"
+
+_config = click.option(
+    "--config",
+    default=DEFAULT_PROFILE,
+    show_default=True,
+    metavar="FILE",
+    help="The profile, relative to the checkout.",
+)
+
+
+def release_source(config: str | None) -> tuple[str, AwsAccess]:
+    """The profile's release pointer and how it is reached."""
+    from tasks.releases import POINTER_KEY
+
+    settings = load_settings(config or DEFAULT_PROFILE)
+    return f"s3://{settings.storage.bucket}/{POINTER_KEY}", aws_access(settings)
+
+
+@click.command()
+@_config
+@click.option("--run", "run_id", metavar="ID", help="Go on with a run that failed or died.")
+@click.option("--size", type=int, help="Scale the label plan to this many queries.")
+@click.option(
+    "--queries", "queries_file", metavar="FILE", help="Own queries, a line each, to be labelled."
+)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
+@click.option("--force", is_flag=True, help="Run stages again although nothing has changed.")
+def run(
+    config: str,
+    run_id: str | None,
+    size: int | None,
+    queries_file: str | None,
+    assignments: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Run the pipeline through its deployment and follow it.
+
+    The exit code is 0 if the run completed, also where the gate left the release as it is.
+    """
+    overrides = _overrides(assignments)
+    if size is not None:
+        overrides["label.size"] = size
+    settings = load_settings(config, overrides)
+    if queries_file:
+        queries_file = str(Path(queries_file).resolve())
+        from flows.start import read_queries_file
+
+        read_queries_file(queries_file)
+    storage = Storage(settings)
+    storage.check()
+    prefect = _prefect(settings)
+    if run_id:
+        parameters = Run(storage, run_id).manifest().parameters
+        _release_dead(prefect, run_id)
+        if parameters:
+            overrides = {**parameters.overrides, **overrides}
+    _follow(
+        prefect,
+        settings,
+        f"pipeline/{settings.environment}",
+        {
+            "config": config,
+            "run_id": run_id,
+            "overrides": overrides,
+            "queries_file": queries_file,
+            "force": force,
+        },
+    )
+    _show_results(settings, storage, run_id)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(STAGES))
+@click.option("--run", "run_id", required=True, metavar="ID", help="The run: an id or `latest`.")
+@_config
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
+@click.option("--force", is_flag=True, help="Run it again although nothing has changed.")
+def stage(
+    name: str, run_id: str, config: str, assignments: tuple[str, ...], force: bool
+) -> None:
+    """Run one stage of a run again, alone."""
+    overrides = _overrides(assignments)
+    settings = load_settings(config, overrides)
+    run_id = _run(settings, run_id).run_id
+    _follow(
+        _prefect(settings),
+        settings,
+        f"{name}/{settings.environment}",
+        {"config": config, "run_id": run_id, "overrides": overrides, "force": force},
+    )
+
+
+@click.group()
+def runs() -> None:
+    """Look at the runs in the profile's bucket."""
+
+
+@runs.command("list")
+@_config
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+def runs_list(config: str, as_json: bool) -> None:
+    """All runs, the newest first."""
+    manifests = list_runs(Storage(load_settings(config)))
+    if as_json:
+        click.echo(json.dumps([_manifest(manifest) for manifest in manifests], indent=2))
+        return
+    if not manifests:
+        click.echo("No runs yet: `reelroute run` starts one.")
+    for manifest in manifests:
+        created = manifest.parameters.created_at if manifest.parameters else None
+        last = [*manifest.stages.values()][-1] if manifest.stages else None
+        click.echo(
+            f"{manifest.run_id}  {created:%Y-%m-%d %H:%M}  {manifest.status:10s} "
+            f"{len(manifest.stages)}/{len(STAGES)} stages  "
+            f"{(last.error or last.metrics.get('summary', '')) if last else ''}"
+            if created
+            else f"{manifest.run_id}  {manifest.status}"
+        )
+
+
+@runs.command("show")
+@click.argument("run_id", default="latest")
+@_config
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
+def runs_show(run_id: str, config: str, as_json: bool) -> None:
+    """One run, as the records of its stages tell it."""
+    manifest = _run(load_settings(config), run_id).manifest()
+    if as_json:
+        click.echo(json.dumps(_manifest(manifest), indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{manifest.run_id}: {manifest.status}")
+    for name, record in manifest.stages.items():
+        text = record.error or record.metrics.get("summary", "")
+        click.echo(
+            f"  {name:9s} {record.status:9s} attempt {record.attempt}  {record.seconds:7.1f} s  "
+            f"${record.cost.usd:.4f}{' simulated' if record.cost.simulated else ''}  {text}"
+        )
+    for name in STAGES:
+        if name not in manifest.stages:
+            click.echo(f"  {name:9s} –")
+
+
+@runs.command("pull")
+@click.argument("run_id")
+@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path))
+@_config
+def runs_pull(run_id: str, folder: Path, config: str) -> None:
+    """Copy a run's folder from the bucket to DIR, with its manifest."""
+    found = _run(load_settings(config), run_id)
+    count = 0
+    for key in found.storage.keys(found.prefix):
+        stored = found.storage.get(key)
+        target = (folder / key.removeprefix(found.prefix)).resolve()
+        if stored is None or not target.is_relative_to(folder.resolve()):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(stored.data)
+        count += 1
+    manifest = json.dumps(_manifest(found.manifest()), indent=2, ensure_ascii=False)
+    (folder / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+    click.echo(f"{count} files of {found.run_id} and its manifest: {folder}")
+
+
+@click.command()
+@click.argument("run_id", default="latest")
+@_config
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def report(run_id: str, config: str, as_json: bool) -> None:
+    """How the candidates of a run compare."""
+    found = _run(load_settings(config), run_id)
+    manifest = found.manifest()
+    summary = _summary(found, manifest)
+    if as_json:
+        click.echo(json.dumps(_report(manifest, summary), indent=2, ensure_ascii=False))
+        return
+    if summary is None:
+        raise StageError(f"run {found.run_id} has not been evaluated yet")
+    from tasks.reporting.summary_table import console_table
+
+    click.echo(console_table(summary))
+    click.echo(f"report: {_save_page(found, manifest)}")
+
+
+@click.command()
+@_config
+def rollback(config: str) -> None:
+    """Move the release pointer back to the release before the current one."""
+    from tasks.promote import roll_back
+
+    settings = load_settings(config)
+    left, pointer = roll_back(settings, Storage(settings))
+    click.echo(f"rolled back from {left} to {pointer.version} (serial {pointer.serial})")
+
+
+COMMANDS: Final[dict[str, click.Command]] = {
+    "run": run,
+    "stage": stage,
+    "runs": runs,
+    "report": report,
+    "rollback": rollback,
+}
+
+
+def _overrides(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Settings from the environment and from `--set`, which the run takes along.
+
+    A flow runs in another process, so what this process's environment sets must be named.
+    """
+    overrides = {
+        name: value
+        for name, value in environment_overrides().items()
+        if not name.startswith("prefect.")
+    }
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--set {assignment!r}: write it as KEY=VALUE, as in label.size=500")
+        overrides[name] = parse_value(text)
+    return overrides
+
+
+def _prefect(settings: Settings) -> SyncPrefectClient:
+    from flows.follow import client, use_server
+
+    use_server(settings)
+    return client()
+
+
+def _release_dead(prefect: SyncPrefectClient, run_id: str) -> None:
+    from flows.follow import release_dead_run, runs_at_work
+
+    for flow_run_id in runs_at_work(prefect, run_id):
+        done = release_dead_run(prefect, flow_run_id)
+        if done:
+            click.echo(done)
+
+
+def _follow(
+    prefect: SyncPrefectClient, settings: Settings, deployment: str, parameters: dict[str, Any]
+) -> None:
+    from flows.follow import follow, start_flow_run
+
+    flow_run = start_flow_run(prefect, deployment, parameters)
+    ui = str(settings.prefect.api_url or prefect.api_url).rstrip("/").removesuffix("/api")
+    click.echo(f"{deployment}: {ui}/runs/flow-run/{flow_run.id}")
+    ended = follow(prefect, flow_run, click.echo)
+    state = ended.state
+    if state is None or not state.is_completed():
+        raise ReelRouteError(f"{deployment} ended as {state.name}: {state.message}" if state else "")
+    click.echo(f"{deployment}: {state.message}")
+
+
+def _show_results(settings: Settings, storage: Storage, run_id: str | None) -> None:
+    from tasks.reporting.summary_table import console_table
+
+    found = _run(settings, run_id or "latest")
+    manifest = found.manifest()
+    summary = _summary(found, manifest)
+    if summary:
+        click.echo()
+        click.echo(console_table(summary))
+        click.echo(f"report: {_save_page(found, manifest)}")
+        click.echo(f"        {storage.uri(found.key('evaluation/'))}")
+
+
+def _run(settings: Settings, run_id: str) -> Run:
+    """A run that is there; `latest` names the newest."""
+    storage = Storage(settings)
+    if run_id == "latest":
+        manifests = list_runs(storage)
+        if not manifests:
+            raise StageError(
+                f"there are no runs in {storage.uri(RUNS_PREFIX)}: `reelroute run` starts one"
+            )
+        run_id = manifests[0].run_id
+    found = Run(storage, run_id)
+    found.manifest()
+    return found
+
+
+def _summary(found: Run, manifest: RunManifest) -> EvaluationSummary | None:
+    record = manifest.stages.get("evaluate")
+    if record is None or "summary" not in record.files:
+        return None
+    return EvaluationSummary.model_validate_json(found.storage.read(record.files["summary"]))
+
+
+def _save_page(found: Run, manifest: RunManifest) -> Path:
+    """A copy of the report's page on this machine."""
+    page = found.storage.read(manifest.stages["evaluate"].files["page"])
+    path = REPORTS / f"{found.run_id}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page)
+    return path
+
+
+def _manifest(manifest: RunManifest) -> dict[str, Any]:
+    return {
+        **manifest.model_dump(mode="json"),
+        "status": manifest.status,
+        "cost": manifest.cost.model_dump(mode="json"),
+    }
+
+
+def _report(manifest: RunManifest, summary: EvaluationSummary | None) -> dict[str, Any]:
+    """What `report --json` prints."""
+    return {
+        "run_id": manifest.run_id,
+        "stages": {
+            name: {"status": record.status, "seconds": round(record.seconds, 3)}
+            for name, record in manifest.stages.items()
+        },
+        "candidates": [
+            {
+                "name": scores.name,
+                "rubric": scores.rubric,
+                "rubric_interval": list(scores.rubric_interval),
+                "judge": scores.judge,
+                "mae": scores.mae,
+                "dominant_match": scores.dominant_match,
+                "valid_rate": scores.valid_rate,
+                "latency_ms": scores.latency_ms.model_dump(include={"mean", "p50", "p99"}),
+                "cost_per_1k_usd": scores.cost_per_1k_usd,
+                "simulated_cost": scores.simulated_cost,
+            }
+            for scores in (summary.benchmark if summary else ())
+        ],
+    }

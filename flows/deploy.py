@@ -1,0 +1,39 @@
+"""The deploy stage: the student answers through a deployment of its own."""
+
+from __future__ import annotations
+
+from flows.stage import stage_flow
+from tasks.base import StageContext, StageResult
+from tasks.deploy import (
+    create_deployment,
+    deployment_still_active,
+    find_deployment,
+    smoke_test,
+    wait_until_active,
+)
+
+
+@stage_flow(
+    "deploy",
+    reads=("distill",),
+    settings=("deploy", "models.student"),
+    prompts=("router",),
+    still_there=deployment_still_active,
+)
+def deploy(stage: StageContext) -> StageResult:
+    """Deploy the model on demand, wait until it is active, and ask it a few real queries."""
+    model_arn = stage.upstream["distill"].resources["model_arn"]
+    deployment_arn = None if stage.forced else find_deployment(stage, model_arn)
+    reused = deployment_arn is not None
+    if deployment_arn is None:
+        deployment_arn = create_deployment(stage, model_arn)
+        wait_until_active(stage, deployment_arn)
+    valid = smoke_test(stage, deployment_arn)
+    asked = stage.settings.deploy.smoke_queries
+    return StageResult(
+        summary=f"{deployment_arn} is {'still ' if reused else ''}active, "
+        f"{valid} of {asked} smoke answers valid",
+        resources={"deployment_arn": deployment_arn},
+        metrics={"smoke_valid": valid, "smoke_asked": asked, "reused": reused},
+        cost=stage.meter.cost,
+    )

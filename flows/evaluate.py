@@ -1,0 +1,60 @@
+"""The evaluate stage: every candidate on the same held-out queries."""
+
+from __future__ import annotations
+
+from data_contracts.runs import Cost
+from flows.stage import stage_flow
+from tasks.base import Progress, StageContext, StageResult
+from tasks.evaluate import (
+    ask_candidate,
+    gather_candidates,
+    held_out_queries,
+    join_demo,
+    judge_cost,
+    read_judge,
+    start_judge,
+    summarise,
+    write_report,
+)
+from tasks.releases import release_to_replace
+
+
+@stage_flow(
+    "evaluate",
+    reads=("validate", "deploy"),
+    settings=("evaluate", "models"),
+    prompts=("router",),
+    files=("data_contracts/heldout_benchmark.jsonl", "configs/judge.yaml"),
+    more_inputs=release_to_replace,
+)
+def evaluate(stage: StageContext) -> StageResult:
+    """Ask every candidate the held-out queries, score the answers, and have them judged."""
+    candidates = gather_candidates(stage)
+    held_out = held_out_queries(stage)
+    total = len(candidates) * len(held_out)
+    progress = Progress("evaluate", f"{len(candidates)} candidates answer {total} times", total)
+    answered = {c.name: ask_candidate(stage, c, held_out, progress) for c in candidates}
+    predictions = {name: answers for name, (answers, _) in answered.items()}
+
+    jobs = {name: start_judge(stage, name, answers) for name, answers in predictions.items()}
+    predictions = {
+        name: read_judge(stage, name, jobs[name], answers)
+        for name, answers in predictions.items()
+    }
+
+    summary = summarise(stage, candidates, predictions)
+    demo = join_demo([answers for _, answers in answered.values()])
+    files = write_report(stage, summary, predictions, demo)
+    judging = sum((judge_cost(stage, answers) for answers in predictions.values()), Cost())
+    return StageResult(
+        summary=", ".join(f"{scores.name} {scores.rubric:.2f}" for scores in summary.benchmark)
+        + f" on the rubric, {len(held_out)} queries",
+        files=files,
+        resources={f"judge job {name}": arn for name, arn in jobs.items()},
+        metrics={
+            "queries": len(held_out),
+            "rubric": {scores.name: scores.rubric for scores in summary.benchmark},
+            "rubric_fresh": {scores.name: scores.rubric for scores in summary.fresh},
+        },
+        cost=stage.meter.cost + judging,
+    )

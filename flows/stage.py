@@ -1,0 +1,222 @@
+"""A stage as a flow: its record, its skipping, its errors as sentences.
+
+`stage_flow` turns the body of a stage into a Prefect flow with the parameters `run_id`,
+`config`, `overrides` and `force`. The flow compares the hashes of the stage's inputs with its
+latest record, skips the body where nothing has changed and the outputs still verify, and
+leaves one record for every attempt whose end was seen.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import Flow, flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from configs.settings import DEFAULT_PROFILE, ROOT, PromptName, Settings, load_settings
+from data_contracts.runs import STAGES, Cost, Stage, StageRecord
+from reelroute import __version__
+from reelroute.errors import ReelRouteError, StageError
+from reelroute.release import sha256
+from tasks.base import StageContext, StageResult, code_hash, logger
+from tasks.cost import CostMeter
+from tasks.runs import Run
+from tasks.storage import Storage
+
+RunId = Annotated[str, Field(description="The run whose stage is run")]
+Config = Annotated[str, Field(description="The profile, relative to the checkout")]
+Overrides = Annotated[
+    dict[str, Any] | None,
+    Field(description='Settings that differ from the profile, as {"label.size": 1000}'),
+]
+Force = Annotated[
+    bool, Field(description="Run again even where nothing has changed, as a new attempt")
+]
+
+StageBody = Callable[[StageContext], StageResult]
+
+
+def stage_flow(
+    stage: Stage,
+    *,
+    reads: Sequence[Stage] = (),
+    settings: Sequence[str] = (),
+    prompts: Sequence[PromptName] = (),
+    files: Sequence[str] = (),
+    more_inputs: Callable[[Settings, Run], dict[str, str]] | None = None,
+    still_there: Callable[[Settings, StageRecord], bool] | None = None,
+) -> Callable[[StageBody], Flow[..., Any]]:
+    """Make a stage's body its flow.
+
+    Args:
+        stage: its name.
+        reads: the stages whose files and resources it needs.
+        settings: the sections of the profile that its outputs depend on.
+        prompts: the prompts that its outputs depend on.
+        files: further files of the checkout that its outputs depend on.
+        more_inputs: further hashes, by name.
+        still_there: whether what the record says was made in AWS still is.
+    """
+
+    def wrap(body: StageBody) -> Flow[..., Any]:
+        module = f"tasks.{stage}"
+
+        def run_stage(
+            run_id: RunId,
+            config: Config = DEFAULT_PROFILE,
+            overrides: Overrides = None,
+            force: Force = False,
+        ) -> State[Any]:
+            try:
+                run, typed = open_run(run_id, config, overrides)
+                upstream = {name: run.completed(name) for name in reads}
+                inputs = _inputs(typed, run, upstream)
+                records = run.records(stage)
+            except ReelRouteError as error:
+                return Failed(message=str(error))
+            latest = records[-1] if records else None
+            if latest and not force and _holds(latest, inputs, run, typed):
+                return Completed(
+                    name="Skipped",
+                    message=f"nothing has changed since attempt {latest.attempt}: "
+                    f"{latest.metrics.get('summary', '')}",
+                )
+            spent = sum((record.cost.usd for record in run.records()), 0.0)
+            context = StageContext(
+                settings=typed,
+                run=run,
+                stage=stage,
+                attempt=latest.attempt + 1 if latest else 1,
+                inputs=inputs,
+                upstream=upstream,
+                meter=CostMeter(typed.budget.usd_per_run, spent),
+                forced=force,
+            )
+            return _attempt(context, body)
+
+        def _inputs(
+            typed: Settings, run: Run, upstream: dict[Stage, StageRecord]
+        ) -> dict[str, str]:
+            inputs = {
+                "settings": typed.section_hash(*settings),
+                "code": code_hash(module),
+                **{f"prompt {name}": typed.prompt(name).sha256 for name in prompts},
+                **{f"file {name}": sha256((ROOT / name).read_bytes()) for name in files},
+                **(more_inputs(typed, run) if more_inputs else {}),
+            }
+            for name, record in upstream.items():
+                made = {key: file.sha256 for key, file in record.files.items()}
+                text = json.dumps([made, record.resources], sort_keys=True)
+                inputs[f"stage {name}"] = sha256(text.encode())
+            return inputs
+
+        def _holds(
+            latest: StageRecord, inputs: dict[str, str], run: Run, typed: Settings
+        ) -> bool:
+            return (
+                latest.status == "completed"
+                and latest.inputs == inputs
+                and all(run.storage.verify(file) for file in latest.files.values())
+                and (still_there is None or still_there(typed, latest))
+            )
+
+        run_stage.__doc__ = inspect.getdoc(body)
+        return flow(
+            run_stage,
+            name=stage,
+            flow_run_name=f"{stage} {{run_id}}",
+            description=inspect.getdoc(body),
+            persist_result=False,
+        )
+
+    return wrap
+
+
+def _attempt(context: StageContext, body: StageBody) -> State[Any]:
+    """Run the body and write the attempt's record, whatever its end."""
+    started_at = datetime.now(UTC)
+
+    def record(status: str, result: StageResult, error: str | None = None) -> None:
+        context.run.write_record(
+            StageRecord(
+                run_id=context.run.run_id,
+                stage=context.stage,
+                attempt=context.attempt,
+                status=status,  # type: ignore[arg-type]
+                inputs=context.inputs,
+                files=result.files,
+                resources=result.resources,
+                metrics={**result.metrics, "summary": result.summary},
+                cost=result.cost,
+                error=error,
+                started_at=started_at,
+                ended_at=datetime.now(UTC),
+                version=code_version(),
+            )
+        )
+
+    try:
+        try:
+            result = body(context)
+        except ReelRouteError as error:
+            record("failed", StageResult(summary="", cost=context.meter.cost), str(error))
+            return Failed(message=str(error))
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            record("failed", StageResult(summary="", cost=context.meter.cost), message)
+            raise
+        record("completed", result)
+    except ReelRouteError as error:
+        return Failed(message=str(error))
+    logger().info("%s: %s", context.stage, result.summary)
+    return Completed(message=result.summary)
+
+
+def open_run(
+    run_id: str, config: str, overrides: dict[str, Any] | None
+) -> tuple[Run, Settings]:
+    """A run that was started before, with the settings that hold for it.
+
+    The profile is read as it is now (so that a threshold can be changed and its stage run
+    again); the overrides that the run was started with hold on.
+
+    Raises:
+        ConfigError: the profile is wrong.
+        StageError: there is no such run.
+        AwsError: the bucket can't be reached.
+    """
+    settings = load_settings(config, overrides)
+    run = Run(Storage(settings), run_id)
+    parameters = run.parameters()
+    if parameters is None:
+        raise StageError(
+            f"there is no run {run_id!r} in s3://{settings.storage.bucket}; "
+            "`reelroute runs list` shows those that are"
+        )
+    if parameters.environment != settings.environment:
+        raise StageError(
+            f"run {run_id} belongs to environment {parameters.environment!r}, the profile "
+            f"{config} to {settings.environment!r}: name that environment's profile"
+        )
+    return run, load_settings(config, {**parameters.overrides, **(overrides or {})})
+
+
+def code_version() -> str:
+    """The version of the code: the package's, with the commit where git tells it."""
+    head = Path(ROOT / ".git" / "HEAD")
+    try:
+        text = head.read_text().strip()
+        if text.startswith("ref: "):
+            text = (ROOT / ".git" / text.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return __version__
+    return f"{__version__}+{text[:12]}"
+
+

@@ -1,0 +1,99 @@
+"""Waiting for what AWS does asynchronously: waiters are data (`waiters.json`), not loops."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from botocore import xform_name
+from botocore.exceptions import WaiterError
+from botocore.waiter import NormalizedOperationMethod, Waiter, WaiterModel
+
+from reelroute.aws import RETRYABLE_CODES, speaking
+from reelroute.errors import RetryableAwsError, StageError
+
+
+@cache
+def _model() -> WaiterModel:
+    return WaiterModel(json.loads((Path(__file__).parent / "waiters.json").read_text()))
+
+
+def wait(
+    client: Any,
+    waiter: str,
+    arguments: Mapping[str, str],
+    *,
+    what: str,
+    poll_seconds: float,
+    max_seconds: float,
+    on_poll: Callable[[Mapping[str, Any]], None] = lambda answer: None,
+) -> Mapping[str, Any]:
+    """Wait until a job or deployment reaches the state that its waiter names.
+
+    Args:
+        waiter: its name in `waiters.json`.
+        arguments: of the waiter's operation.
+        what: what is waited for, as errors name it.
+        on_poll: called with every answer of the service.
+
+    Returns:
+        the service's last answer.
+
+    Raises:
+        StageError: it failed or was stopped (with the service's own message), or took longer
+            than `max_seconds`.
+        RetryableAwsError: the service could not be asked.
+    """
+    config = _model().get_waiter(waiter)
+    config.delay = poll_seconds
+    config.max_attempts = max(1, math.ceil(max_seconds / poll_seconds))
+    ask = NormalizedOperationMethod(getattr(client, xform_name(config.operation)))
+    last: dict[str, Any] = {}
+
+    def poll(**kwargs: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = ask(**kwargs)
+        last.clear()
+        last.update(answer)
+        if "Error" not in answer:
+            on_poll(answer)
+        return answer
+
+    with speaking(f"waiting for {what}"):
+        try:
+            Waiter(waiter, config, poll).wait(**arguments)
+        except WaiterError as error:
+            raise _ended(error, last, what, max_seconds) from error
+    return last
+
+
+def _ended(
+    error: WaiterError, last: Mapping[str, Any], what: str, max_seconds: float
+) -> StageError | RetryableAwsError:
+    code = last.get("Error", {}).get("Code", "")
+    if code in RETRYABLE_CODES:
+        return RetryableAwsError(f"waiting for {what}: {code}: {last['Error'].get('Message')}")
+    if code:
+        return StageError(f"{what} can't be looked up: {code}: {last['Error'].get('Message')}")
+    if "Max attempts" in str(error):
+        return StageError(
+            f"{what} is still {last.get('status')} after {max_seconds / 3600:.1f} h. It goes on "
+            "in AWS: run the stage again to wait on, or stop it in the Bedrock console"
+        )
+    reasons = last.get("failureMessages") or [last.get("failureMessage") or "no reason given"]
+    return StageError(f"{what} ended as {last.get('status')}: {'; '.join(reasons)}")
+
+
+def find_by_name(
+    pages: Iterator[Mapping[str, Any]], summaries: str, name_key: str, name: str
+) -> Mapping[str, Any] | None:
+    """The summary with exactly this name in a paginated listing, or None."""
+    for page in pages:
+        for summary in page.get(summaries, ()):
+            if summary.get(name_key) == name:
+                found: Mapping[str, Any] = summary
+                return found
+    return None

@@ -1,0 +1,86 @@
+"""Asking a model through Bedrock's Converse, with its bill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configs.settings import ModelPrice, ModelSettings
+from reelroute.aws import speaking
+from tasks.cost import CostMeter
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's answer.
+
+    Attributes:
+        latency_ms: request to answer at the client, in milliseconds.
+    """
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be asked; thread-safe as its client is.
+
+    Attributes:
+        model_id: a foundation model, an inference profile, or a deployment's ARN.
+    """
+
+    client: Any
+    model_id: str
+    settings: ModelSettings
+    price: ModelPrice
+    meter: CostMeter
+
+    def ask(
+        self,
+        system: str,
+        turns: Sequence[str],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> Reply:
+        """Ask once. An answer that the service held back (a filter, a stop) is the empty text.
+
+        Args:
+            system: the prompt.
+            turns: user, assistant, user, …: an odd number of texts.
+
+        Raises:
+            BudgetExceeded: the call could pass the run's budget.
+            AwsError: it failed (RetryableAwsError where a later try may help).
+        """
+        limit = max_tokens or self.settings.max_tokens
+        messages = [
+            {"role": "assistant" if i % 2 else "user", "content": [{"text": text}]}
+            for i, text in enumerate(turns)
+        ]
+        characters = len(system) + sum(map(len, turns))
+        with self.meter.call(self.price, characters, limit) as bill:
+            started = time.perf_counter()
+            with speaking(f"asking {self.model_id}"):
+                answer = self.client.converse(
+                    modelId=self.model_id,
+                    system=[{"text": system}],
+                    messages=messages,
+                    inferenceConfig={
+                        "maxTokens": limit,
+                        "temperature": self.settings.temperature
+                        if temperature is None
+                        else temperature,
+                    },
+                )
+            latency_ms = (time.perf_counter() - started) * 1000
+            usage = answer["usage"]
+            bill.settle(usage["inputTokens"], usage["outputTokens"])
+        content = answer["output"].get("message", {}).get("content", [])
+        text = "".join(block.get("text", "") for block in content)
+        return Reply(text, usage["inputTokens"], usage["outputTokens"], latency_ms)

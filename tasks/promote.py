@@ -1,0 +1,151 @@
+"""Promote: the gate decides, the release is written, the pointer moves or stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prefect.artifacts import create_markdown_artifact
+
+from data_contracts.evaluation import DISTILLED_STUDENT, EvaluationSummary
+from data_contracts.runs import StageRecord, StoredFile
+from configs.settings import Settings
+from reelroute.errors import ReleaseError, StageError
+from reelroute.release import BedrockModel, Release, ReleasePointer, sha256
+from tasks.base import StageContext, stage_task
+from tasks.deploy import deployment_status
+from tasks.gate import GateDecision
+from tasks.releases import (
+    current_pointer,
+    load_release,
+    move_pointer,
+    write_release,
+)
+from tasks.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the release pointer, and why."""
+
+    action: Literal["promoted", "identical", "refused"]
+    version: str | None
+    reason: str
+
+
+def read_summary(stage: StageContext) -> EvaluationSummary:
+    """The run's evaluation."""
+    return EvaluationSummary.model_validate_json(stage.read("evaluate", "summary"))
+
+
+def build_release(stage: StageContext, summary: EvaluationSummary) -> Release:
+    """The release of a run's model; the same run and evaluation give the same release."""
+    settings = stage.settings
+    distill, deploy = stage.upstream["distill"], stage.upstream["deploy"]
+    evaluate = stage.upstream["evaluate"]
+    student = summary.candidate(DISTILLED_STUDENT)
+    if student is None:
+        raise StageError("the evaluation lacks the distilled student: run it again")
+    scores = student.model_dump(mode="json", exclude={"slices"})
+    release = Release(
+        version="unnamed",
+        run_id=stage.run.run_id,
+        created_at=evaluate.ended_at,
+        prompt=settings.prompt("router"),
+        bedrock=BedrockModel(
+            deployment_arn=deploy.resources["deployment_arn"],
+            model_arn=distill.resources["model_arn"],
+            fingerprint=distill.resources["fingerprint"],
+            region=settings.aws.region,
+            max_tokens=settings.models.student.max_tokens,
+        ),
+        evaluation=scores,
+    )
+    digest = sha256(release.to_bytes())[:8]
+    return release.model_copy(update={"version": f"{stage.run.run_id}-{digest}"})
+
+
+@stage_task
+def promote_release(stage: StageContext, release: Release, decision: GateDecision) -> Outcome:
+    """Move the pointer to the release, or leave it and say why.
+
+    Raises:
+        ReleaseError: the pointer was moved by somebody else meanwhile.
+    """
+    storage = stage.storage
+    current = current_pointer(storage)
+    if current:
+        if current.pointer.version == release.version:
+            return Outcome("promoted", release.version, "the pointer is there already")
+        now = load_release(storage, current.pointer)
+        if (now.bedrock.fingerprint, now.prompt.sha256) == (
+            release.bedrock.fingerprint,
+            release.prompt.sha256,
+        ) and now.bedrock.deployment_arn == release.bedrock.deployment_arn:
+            return Outcome(
+                "identical", now.version, f"the model is identical to release {now.version}'s"
+            )
+    if not decision.passed:
+        return Outcome("refused", current.pointer.version if current else None, decision.why_not())
+    ref = write_release(storage, release)
+    pointer = move_pointer(storage, current, ref, "promote")
+    before = current.pointer.version if current else "none"
+    return Outcome("promoted", release.version, f"serial {pointer.serial}, before it {before}")
+
+
+@stage_task
+def show_decision(
+    stage: StageContext, decision: GateDecision, outcome: Outcome
+) -> dict[str, StoredFile]:
+    """The gate's conditions and the outcome as an artifact and as a file."""
+    lines = [
+        f"# {outcome.action.capitalize()}: {outcome.version or 'no release yet'}",
+        "",
+        outcome.reason,
+        "",
+        "| | condition | observed | required |",
+        "|---|---|---|---|",
+        *(
+            f"| {'✅' if check.passed else '❌'} | {check.name} | {check.observed} "
+            f"| {check.required} |"
+            for check in decision.checks
+        ),
+    ]
+    markdown = "\n".join(lines) + "\n"
+    create_markdown_artifact(
+        key="gate", markdown=markdown, description="Whether the run's model may be the release"
+    )
+    return {"gate": stage.run.put_text("promote/gate.md", markdown, "text/markdown")}
+
+
+def roll_back(settings: Settings, storage: Storage) -> tuple[str, ReleasePointer]:
+    """Move the pointer back to the release before the current one.
+
+    Returns:
+        the version that was left, and the pointer as it is now.
+
+    Raises:
+        ReleaseError: there is none before, its deployment is gone, or the pointer was moved
+            by somebody else meanwhile.
+    """
+    current = current_pointer(storage)
+    if current is None:
+        raise ReleaseError("there is no release to roll back: `reelroute run` makes the first")
+    if not current.pointer.history:
+        raise ReleaseError(f"{current.pointer.version} is the first release, none is before it")
+    to = current.pointer.history[0]
+    release = load_release(storage, to)
+    status = deployment_status(settings, release.bedrock.deployment_arn)
+    if status != "Active":
+        raise ReleaseError(
+            f"release {to.version}'s deployment {release.bedrock.deployment_arn} is {status}; "
+            "the pointer stays. Run the pipeline again to make a new release"
+        )
+    return current.pointer.version, move_pointer(storage, current, to, "rollback")
+
+
+def release_still_there(settings: Settings, record: StageRecord) -> bool:
+    """Whether the pointer still agrees with what the record says of it."""
+    current = current_pointer(Storage(settings))
+    version = current.pointer.version if current else ""
+    return version == record.resources.get("current_release", "")

@@ -1,0 +1,176 @@
+"""The run's bucket: whole objects in and out, conditional writes, and nothing half-written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from configs.settings import Settings
+from data_contracts.runs import StoredFile
+from reelroute.aws import AwsAccess, error_code, speaking
+from reelroute.errors import StageError
+
+_ABSENT = ("NoSuchKey", "404", "NotFound")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object's bytes with the ETag that a conditional write names."""
+
+    data: bytes
+    etag: str
+
+
+def aws_access(settings: Settings) -> AwsAccess:
+    """How the profile reaches AWS."""
+    from configs.settings import ROOT
+
+    aws = settings.aws
+    return AwsAccess(
+        region=aws.region,
+        endpoint_url=aws.endpoint_url,
+        credentials_file=ROOT / aws.credentials_file if aws.credentials_file else None,
+        profile=aws.profile,
+        connect_timeout_seconds=aws.connect_timeout_seconds,
+        read_timeout_seconds=aws.read_timeout_seconds,
+        max_attempts=aws.max_attempts,
+        max_connections=max(settings.label.concurrency, settings.evaluate.concurrency) + 16,
+    )
+
+
+class Storage:
+    """The profile's bucket. S3 writes an object whole or not at all.
+
+    Every method raises AwsError (RetryableAwsError where a later try may help).
+    """
+
+    def __init__(self, settings: Settings, client: Any | None = None) -> None:
+        self.bucket = settings.storage.bucket
+        self._client = client or aws_access(settings).client("s3")
+        self._encryption = {"ServerSideEncryption": settings.storage.encryption}
+        if settings.storage.kms_key_id:
+            self._encryption["SSEKMSKeyId"] = settings.storage.kms_key_id
+
+    def uri(self, key: str) -> str:
+        """The object's `s3://` address."""
+        return f"s3://{self.bucket}/{key}"
+
+    def check(self) -> None:
+        """Raise unless the bucket is there and may be read."""
+        with speaking(f"looking into s3://{self.bucket}"):
+            self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+
+    def get(self, key: str) -> StoredObject | None:
+        """An object, or None where there is none."""
+        with speaking(f"reading {self.uri(key)}"):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if error_code(error) in _ABSENT:
+                    return None
+                raise
+            return StoredObject(answer["Body"].read(), answer["ETag"])
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        """Write an object, over an earlier one if there is one."""
+        with speaking(f"writing {self.uri(key)}"):
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=data,
+                ContentType=content_type,
+                **self._encryption,
+            )
+
+    def put_new(self, key: str, data: bytes, content_type: str = "application/json") -> bool:
+        """Write an object unless there is one already; whether it was written."""
+        return self._put_if(key, data, content_type, IfNoneMatch="*")
+
+    def replace(self, key: str, data: bytes, etag: str) -> bool:
+        """Write over an object that is still the one with this ETag; whether it was."""
+        return self._put_if(key, data, "application/json", IfMatch=etag)
+
+    def _put_if(self, key: str, data: bytes, content_type: str, **condition: str) -> bool:
+        with speaking(f"writing {self.uri(key)}"):
+            try:
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=data,
+                    ContentType=content_type,
+                    **condition,
+                    **self._encryption,
+                )
+            except ClientError as error:
+                if error_code(error) in ("PreconditionFailed", "412", *_ABSENT):
+                    return False
+                if error_code(error) in ("ConditionalRequestConflict", "409"):
+                    return False
+                raise
+        return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All keys that start with `prefix`, sorted."""
+        with speaking(f"listing {self.uri(prefix)}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            )
+            for page in pages:
+                yield from (entry["Key"] for entry in page.get("Contents", ()))
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders directly below `prefix` (which ends in a slash)."""
+        with speaking(f"listing {self.uri(prefix)}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+            )
+            return [
+                entry["Prefix"][len(prefix) : -1]
+                for page in pages
+                for entry in page.get("CommonPrefixes", ())
+            ]
+
+    def delete(self, keys: list[str]) -> None:
+        """Remove objects; those that are not there don't matter."""
+        with speaking(f"deleting {len(keys)} objects of s3://{self.bucket}"):
+            for start in range(0, len(keys), 1000):
+                batch = [{"Key": key} for key in keys[start : start + 1000]]
+                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
+
+    def put_file(self, key: str, data: bytes, content_type: str) -> StoredFile:
+        """Write an object and read it back, unless the same content is there already.
+
+        Raises:
+            StageError: what was read back is not what was written.
+        """
+        file = StoredFile(key=key, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        if not self.verify(file):
+            self.put(key, data, content_type)
+            if not self.verify(file):
+                raise StageError(f"{self.uri(key)} reads back other bytes than were written")
+        return file
+
+    def verify(self, file: StoredFile) -> bool:
+        """Whether the file is there with its bytes."""
+        stored = self.get(file.key)
+        return stored is not None and hashlib.sha256(stored.data).hexdigest() == file.sha256
+
+    def read(self, file: StoredFile) -> bytes:
+        """A recorded file's bytes.
+
+        Raises:
+            StageError: it is gone or has other bytes.
+        """
+        stored = self.get(file.key)
+        if stored is None:
+            raise StageError(f"{self.uri(file.key)} is gone; run its stage again with --force")
+        if hashlib.sha256(stored.data).hexdigest() != file.sha256:
+            raise StageError(
+                f"{self.uri(file.key)} is not the file that its stage recorded (hash differs); "
+                "run its stage again with --force"
+            )
+        return stored.data
