@@ -1,0 +1,1 @@
+"""Profiles, prompts, the rubric of the judge, prices; `settings.py` types them."""

@@ -352,9 +352,7 @@ def scale_plan(cells: list[PlanCell], size: int) -> list[PlanCell]:
     by_remainder = sorted(range(len(cells)), key=lambda i: (counts[i] - exact[i], i))
     for i in by_remainder[: size - sum(counts)]:
         counts[i] += 1
-    return [
-        cell._replace(queries=n) for cell, n in zip(cells, counts, strict=True) if n
-    ]
+    return [cell._replace(queries=n) for cell, n in zip(cells, counts, strict=True) if n]
 
 
 def _read_plan(path: Path) -> list[PlanCell]:

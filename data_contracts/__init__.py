@@ -1,0 +1,1 @@
+"""What a record is and what a data set must fulfil."""

@@ -57,7 +57,7 @@ class AssistantTurn(_Strict):
 class ConversationRecord(_Strict):
     """One training record: optional system text, a user turn, optionally the answer to it."""
 
-    schemaVersion: Literal["bedrock-conversation-2024"]
+    schemaVersion: Literal["bedrock-conversation-2024"]  # noqa: N815 (the service's key)
     system: list[TextBlock] | None = None
     messages: list[Annotated[UserTurn | AssistantTurn, Field(discriminator="role")]]
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 
 def problems(error: ValidationError) -> list[str]:
-    """Each finding as `path: what is wrong (got value)`; pydantic's links and types are left out."""
+    """Each finding as `path: what is wrong (got value)`, without pydantic's links and types."""
     lines = []
     for finding in error.errors(include_url=False):
         path = ".".join(str(part) for part in finding["loc"])

@@ -144,4 +144,3 @@ class EvaluationSummary(Frozen):
     def candidate(self, name: str) -> CandidateScores | None:
         """A candidate's scores on the benchmark by its slug, or None."""
         return next((scores for scores in self.benchmark if scores.name == name), None)
-

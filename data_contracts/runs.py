@@ -60,6 +60,9 @@ class Cost(Frozen):
         )
 
 
+NO_COST: Final = Cost()
+
+
 class StageRecord(Frozen):
     """What one attempt at a stage did; written once and never changed.
 
@@ -77,10 +80,10 @@ class StageRecord(Frozen):
     attempt: int = Field(ge=1)
     status: Literal["completed", "failed"]
     inputs: dict[str, str]
-    files: dict[str, StoredFile] = {}
-    resources: dict[str, str] = {}
-    metrics: dict[str, Any] = {}
-    cost: Cost = Cost()
+    files: dict[str, StoredFile] = Field(default_factory=dict)
+    resources: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    cost: Cost = NO_COST
     error: str | None = None
     started_at: datetime
     ended_at: datetime
@@ -103,7 +106,7 @@ class RunParameters(Frozen):
 
     run_id: str
     environment: str
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
     queries_file: StoredFile | None = None
     flow_run_id: str | None = None
     created_at: datetime
@@ -132,7 +135,7 @@ class RunManifest(Frozen):
     @property
     def cost(self) -> Cost:
         """What the latest attempts bought, together."""
-        return sum((record.cost for record in self.stages.values()), Cost())
+        return sum((record.cost for record in self.stages.values()), NO_COST)
 
 
 def derive_manifest(

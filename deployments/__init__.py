@@ -1,0 +1,1 @@
+"""Where it runs: on this machine, and on AWS."""

@@ -108,9 +108,7 @@ def run(
 @_config
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
 @click.option("--force", is_flag=True, help="Run it again although nothing has changed.")
-def stage(
-    name: str, run_id: str, config: str, assignments: tuple[str, ...], force: bool
-) -> None:
+def stage(name: str, run_id: str, config: str, assignments: tuple[str, ...], force: bool) -> None:
     """Run one stage of a run again, alone."""
     overrides = _overrides(assignments)
     settings = load_settings(config, overrides)
@@ -279,7 +277,9 @@ def _follow(
     ended = follow(prefect, flow_run, click.echo)
     state = ended.state
     if state is None or not state.is_completed():
-        raise ReelRouteError(f"{deployment} ended as {state.name}: {state.message}" if state else "")
+        raise ReelRouteError(
+            f"{deployment} ended as {state.name}: {state.message}" if state else ""
+        )
     click.echo(f"{deployment}: {state.message}")
 
 

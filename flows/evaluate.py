@@ -38,8 +38,7 @@ def evaluate(stage: StageContext) -> StageResult:
 
     jobs = {name: start_judge(stage, name, answers) for name, answers in predictions.items()}
     predictions = {
-        name: read_judge(stage, name, jobs[name], answers)
-        for name, answers in predictions.items()
+        name: read_judge(stage, name, jobs[name], answers) for name, answers in predictions.items()
     }
 
     summary = summarise(stage, candidates, predictions)

@@ -14,7 +14,7 @@ from reelroute.errors import ReelRouteError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 POLL_SECONDS = 1.0
 #: A run that nobody has picked up for so long is said to be waiting for a runner.
@@ -123,8 +123,8 @@ def release_dead_run(prefect: SyncPrefectClient, flow_run_id: str) -> str | None
             f"flow run {flow_run.name!r} is at work (process {pid}). Wait for it, or cancel it in "
             "the UI, then run again"
         )
-    state = Crashed(message="its process is gone; the run goes on in a new flow run")
-    prefect.set_flow_run_state(flow_run.id, state, force=True)
+    crashed: State[Any] = Crashed(message="its process is gone; the run goes on in a new flow run")
+    prefect.set_flow_run_state(flow_run.id, crashed, force=True)
     return f"flow run {flow_run.name!r} was {flow_run.state.name} without a process: marked Crashed"
 
 
@@ -142,14 +142,12 @@ def _alive_here(infrastructure_pid: str) -> bool:
     return True
 
 
-def follow(
-    prefect: SyncPrefectClient, flow_run: FlowRun, say: Callable[[str], None]
-) -> FlowRun:
+def follow(prefect: SyncPrefectClient, flow_run: FlowRun, say: Callable[[str], None]) -> FlowRun:
     """Say what the flow run and its stages do until it ends; the flow run as it ended.
 
     Progress bars of the UI are shown as lines, a stage's end with its state's message.
     """
-    said: dict[UUID, str] = {}
+    said: dict[UUID, str | None] = {}
     shown: dict[str, float] = {}
     started = time.monotonic()
     waiting = False
@@ -164,7 +162,7 @@ def follow(
             if state.is_running():
                 say(f"  {name:9s} …")
             elif state.is_final():
-                say(f"  {name:9s} {state.name.lower():9s} {state.message or ''}")
+                say(f"  {name:9s} {(state.name or '').lower():9s} {state.message or ''}")
         for line in _progress(prefect, flow_run, shown):
             say(f"            {line}")
         if flow_run.state is not None and flow_run.state.is_final():

@@ -19,9 +19,9 @@ from tasks.runs import Run
 
 
 def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
-    parameters = run.parameters()
-    if parameters and parameters.queries_file:
-        return {"own queries": parameters.queries_file.sha256}
+    own_queries = run.own_queries()
+    if own_queries:
+        return {"own queries": own_queries.sha256}
     return {"plan": settings.plan_hash()}
 
 
@@ -34,7 +34,7 @@ def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
 def label(stage: StageContext) -> StageResult:
     """Ask the teacher for queries by the plan, or take the user's own, and weigh each of them."""
     teacher = Teacher(stage)
-    own_queries = stage.run.parameters().queries_file
+    own_queries = stage.run.own_queries()
     found = read_own_queries(stage, own_queries) if own_queries else write_queries(stage, teacher)
 
     labelled = Labelled()

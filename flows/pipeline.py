@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -16,8 +15,8 @@ from flows.distill import distill
 from flows.evaluate import evaluate
 from flows.label import label
 from flows.promote import promote
-from flows.stage import Config, Force, Overrides
-from flows.start import run_id_of, start_run
+from flows.stage import Config, Force, Overrides, run_stage
+from flows.start import current_run_id, start_run
 from flows.upload import upload
 from flows.validate import validate
 from reelroute.errors import ReelRouteError
@@ -27,7 +26,7 @@ STAGE_FLOWS = (label, validate, upload, distill, deploy, evaluate, promote)
 
 @flow(
     name="pipeline",
-    flow_run_name=lambda: f"pipeline {run_id_of(flow_run)}",
+    flow_run_name=lambda: f"pipeline {current_run_id()}",
     persist_result=False,
 )
 def pipeline(
@@ -51,7 +50,7 @@ def pipeline(
     except ReelRouteError as error:
         return Failed(message=str(error))
     for stage in STAGE_FLOWS:
-        state = stage(run.run_id, config, overrides, force, return_state=True)
+        state = run_stage(stage, run.run_id, config, overrides, force)
         if not state.is_completed():
             return Failed(message=f"{stage.name}: {state.message}")
     return Completed(message=f"run {run.run_id}: {state.message}")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from prefect import Flow, flow
 from prefect.client.schemas.objects import State
@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from configs.settings import DEFAULT_PROFILE, ROOT, PromptName, Settings, load_settings
-from data_contracts.runs import STAGES, Cost, Stage, StageRecord
+from data_contracts.runs import Stage, StageRecord
 from reelroute import __version__
 from reelroute.errors import ReelRouteError, StageError
 from reelroute.release import sha256
@@ -68,7 +68,7 @@ def stage_flow(
     def wrap(body: StageBody) -> Flow[..., Any]:
         module = f"tasks.{stage}"
 
-        def run_stage(
+        def stage_run(
             run_id: RunId,
             config: Config = DEFAULT_PROFILE,
             overrides: Overrides = None,
@@ -117,9 +117,7 @@ def stage_flow(
                 inputs[f"stage {name}"] = sha256(text.encode())
             return inputs
 
-        def _holds(
-            latest: StageRecord, inputs: dict[str, str], run: Run, typed: Settings
-        ) -> bool:
+        def _holds(latest: StageRecord, inputs: dict[str, str], run: Run, typed: Settings) -> bool:
             return (
                 latest.status == "completed"
                 and latest.inputs == inputs
@@ -127,14 +125,13 @@ def stage_flow(
                 and (still_there is None or still_there(typed, latest))
             )
 
-        run_stage.__doc__ = inspect.getdoc(body)
+        stage_run.__doc__ = inspect.getdoc(body)
         return flow(
-            run_stage,
             name=stage,
             flow_run_name=f"{stage} {{run_id}}",
             description=inspect.getdoc(body),
             persist_result=False,
-        )
+        )(stage_run)
 
     return wrap
 
@@ -143,13 +140,15 @@ def _attempt(context: StageContext, body: StageBody) -> State[Any]:
     """Run the body and write the attempt's record, whatever its end."""
     started_at = datetime.now(UTC)
 
-    def record(status: str, result: StageResult, error: str | None = None) -> None:
+    def record(
+        status: Literal["completed", "failed"], result: StageResult, error: str | None = None
+    ) -> None:
         context.run.write_record(
             StageRecord(
                 run_id=context.run.run_id,
                 stage=context.stage,
                 attempt=context.attempt,
-                status=status,  # type: ignore[arg-type]
+                status=status,
                 inputs=context.inputs,
                 files=result.files,
                 resources=result.resources,
@@ -179,9 +178,14 @@ def _attempt(context: StageContext, body: StageBody) -> State[Any]:
     return Completed(message=result.summary)
 
 
-def open_run(
-    run_id: str, config: str, overrides: dict[str, Any] | None
-) -> tuple[Run, Settings]:
+def run_stage(
+    stage: Flow[..., Any], run_id: str, config: str, overrides: dict[str, Any] | None, force: bool
+) -> State[Any]:
+    """Run a stage's flow; the state that it ended in."""
+    return cast(State[Any], cast(Any, stage)(run_id, config, overrides, force, return_state=True))
+
+
+def open_run(run_id: str, config: str, overrides: dict[str, Any] | None) -> tuple[Run, Settings]:
     """A run that was started before, with the settings that hold for it.
 
     The profile is read as it is now (so that a threshold can be changed and its stage run
@@ -218,5 +222,3 @@ def code_version() -> str:
     except OSError:
         return __version__
     return f"{__version__}+{text[:12]}"
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prefect.runtime import flow_run
 
@@ -17,15 +17,8 @@ from tasks.storage import Storage
 MAX_QUERIES_FILE_BYTES = 100_000_000
 
 
-class FlowRun(Protocol):
-    """What `prefect.runtime.flow_run` tells of the flow run at work."""
-
-    id: str | None
-    parameters: dict[str, Any]
-
-
-def run_id_of(flow_run: FlowRun) -> str:
-    """The run that a flow run works on: the one it was given, or one derived from its own id.
+def current_run_id() -> str:
+    """The run that this flow run works on: the one it was given, or one derived from its own id.
 
     A retried flow run keeps its id, so it goes on with the same run.
     """

@@ -133,7 +133,9 @@ def _read_queries(source: str) -> Iterator[str]:
             if text.strip():
                 yield check_query(text)
         except UnicodeDecodeError:
-            raise ReelRouteError(f"{source}, line {number} is not UTF-8: save it as UTF-8") from None
+            raise ReelRouteError(
+                f"{source}, line {number} is not UTF-8: save it as UTF-8"
+            ) from None
         except ReelRouteError as error:
             raise ReelRouteError(f"{source}, line {number}: {error}") from None
 

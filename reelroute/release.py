@@ -123,7 +123,9 @@ def read_release(data: bytes, pointer: ReleaseRef, source: str) -> Release:
         ReleaseError: the bytes are not those that the pointer names, or not a release.
     """
     if sha256(data) != pointer.sha256:
-        raise ReleaseError(f"{source} is not the file that the release pointer names (hash differs)")
+        raise ReleaseError(
+            f"{source} is not the file that the release pointer names (hash differs)"
+        )
     try:
         release = Release.model_validate_json(data)
     except ValidationError as error:

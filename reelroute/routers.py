@@ -118,7 +118,7 @@ class RulesRouter(Router):
         """The weights that the cue words of the query give."""
         text = check_query(query)
         found = {m: [c.group(0) for c in self._CUES[m].finditer(text)] for m in MODALITIES}
-        raw = {m: self._START[m] + 0.6 * len(found[m]) for m in MODALITIES}
+        raw: dict[str, float] = {m: self._START[m] + 0.6 * len(found[m]) for m in MODALITIES}
         cues = [f"{', '.join(words)} for {m}" for m, words in found.items() if words]
         reasoning = f"Cue words: {'; '.join(cues)}." if cues else "No cue words: the usual shares."
         return RoutingWeights(**round_to_grid(raw), reasoning=reasoning, router=self.name)

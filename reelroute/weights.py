@@ -123,7 +123,8 @@ class RoutingWeights(BaseModel):
         for modality, weight in self.active().items():
             channel = scores.get(modality, {})
             for clip, normalised in _min_max(modality, channel).items():
-                fused[clip] = fused.get(clip, 0.0) + weight * normalised
+                # The sum of the weights may pass 1 in its last digit.
+                fused[clip] = min(1.0, fused.get(clip, 0.0) + weight * normalised)
         return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -1,0 +1,1 @@
+"""How one step is done: retryable Prefect tasks, one module a stage."""

@@ -11,18 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import MissingContextError
+from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.states import Failed
 from prefect.tasks import Task, exponential_backoff
 
 from configs.settings import Settings
-from data_contracts.runs import Cost, Stage, StageRecord, StoredFile
+from data_contracts.runs import NO_COST, Cost, Stage, StageRecord, StoredFile
 from reelroute.errors import ReelRouteError, RetryableAwsError
 from tasks.cost import CostMeter
 from tasks.runs import Run
@@ -66,16 +67,23 @@ class StageContext:
 
     def token(self, *parts: str) -> str:
         """An idempotency token of this attempt: the same after a kill, new after a failure."""
-        text = json.dumps([self.run.run_id, self.stage, self.attempt, self.inputs, *parts])
-        return hashlib.sha256(text.encode()).hexdigest()[:48]
+        return self._hash(self.attempt, *parts)[:48]
 
     def name(self, *parts: str) -> str:
         """A name for what this attempt makes in AWS, at most 63 characters, lower case.
 
-        Names in AWS are used up for good, so they carry the attempt, and a hash of the inputs.
+        Names in AWS are used up for good, so they carry the attempt.
         """
+        return f"{self.name_stem(*parts)}-a{self.attempt}"
+
+    def name_stem(self, *parts: str) -> str:
+        """What the names of all attempts with the same inputs share."""
         text = "-".join(["reelroute", self.settings.environment, self.run.run_id, *parts])
-        return f"{text[:48].rstrip('-')}-{self.token(*parts)[:8]}-a{self.attempt}"
+        return f"{text[:48].rstrip('-')}-{self._hash(*parts)[:8]}"
+
+    def _hash(self, *parts: str | int) -> str:
+        text = json.dumps([self.run.run_id, self.stage, self.inputs, *parts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def tags(self) -> list[dict[str, str]]:
         """The tags of everything that is made in AWS."""
@@ -94,7 +102,7 @@ class StageResult:
     files: dict[str, StoredFile] = field(default_factory=dict)
     resources: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    cost: Cost = Cost()
+    cost: Cost = NO_COST
 
 
 def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -117,7 +125,6 @@ def stage_task(function: Callable[P, R]) -> Callable[P, R]:
             return Failed(message=str(error), data=error)
 
     prefect_task = task(
-        speaking,
         name=function.__name__.replace("_", "-"),
         description=inspect.getdoc(function),
         retries=TASK_RETRIES,
@@ -125,15 +132,15 @@ def stage_task(function: Callable[P, R]) -> Callable[P, R]:
         retry_jitter_factor=0.5,
         retry_condition_fn=_worth_retrying,
         persist_result=False,
-        cache_policy=None,
-    )
+        cache_policy=NO_CACHE,
+    )(speaking)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        state: State[Any] = prefect_task(*args, return_state=True, **kwargs)  # type: ignore
+        state: State[Any] = cast(Any, prefect_task)(*args, return_state=True, **kwargs)
         if isinstance(state.data, ReelRouteError):
             raise state.data
-        return state.result()  # type: ignore[no-any-return]
+        return cast(R, state.result())
 
     return call
 

@@ -14,7 +14,7 @@ from reelroute.aws import error_code, speaking
 from reelroute.errors import AnswerError, StageError
 from reelroute.parsing import parse_strict
 from tasks.base import Progress, StageContext, logger, stage_task
-from tasks.jobs import find_by_name, wait
+from tasks.jobs import find_ours, wait
 from tasks.models import Model
 from tasks.storage import aws_access
 
@@ -41,8 +41,10 @@ def create_deployment(stage: StageContext, model_arn: str) -> str:
     bedrock = aws_access(stage.settings).client("bedrock")
     name = stage.name()
     with speaking(f"looking for deployment {name}"):
-        pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=name)
-        found = find_by_name(pages, "modelDeploymentSummaries", "customModelDeploymentName", name)
+        pages = bedrock.get_paginator("list_custom_model_deployments").paginate(
+            nameContains=stage.name_stem()
+        )
+        found = find_ours(pages, "modelDeploymentSummaries", "customModelDeploymentName", stage)
     if found:
         return str(found["customModelDeploymentArn"])
     with speaking(f"creating deployment {name}"):

@@ -15,7 +15,7 @@ from data_contracts.runs import Cost, StageRecord
 from reelroute.aws import error_code, speaking
 from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.cost import estimate_tokens
-from tasks.jobs import find_by_name, wait
+from tasks.jobs import find_ours, wait
 from tasks.storage import aws_access
 
 
@@ -68,10 +68,12 @@ def start_job(stage: StageContext) -> str:
     bedrock = aws_access(settings).client("bedrock")
     name = stage.name()
     with speaking(f"looking for customization job {name}"):
-        pages = bedrock.get_paginator("list_model_customization_jobs").paginate(nameContains=name)
-        found = find_by_name(pages, "modelCustomizationJobSummaries", "jobName", name)
+        pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
+            nameContains=stage.name_stem()
+        )
+        found = find_ours(pages, "modelCustomizationJobSummaries", "jobName", stage)
     if found:
-        logger().info("job %s is there already, %s", name, found["status"])
+        logger().info("job %s is there already, %s", found["jobName"], found["status"])
         return str(found["jobArn"])
     cost = training_cost(stage)
     stage.meter.check(cost.usd, f"customization job {name}")

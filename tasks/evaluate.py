@@ -31,7 +31,7 @@ from tasks.answer_text import answer_text
 from tasks.answers import Answer, AnswerStore, request_key
 from tasks.base import Progress, StageContext, stage_task
 from tasks.cost import estimate_tokens
-from tasks.jobs import find_by_name, wait
+from tasks.jobs import find_ours, wait
 from tasks.metrics import candidate_scores, paired_difference
 from tasks.models import Model
 from tasks.releases import release_before
@@ -128,9 +128,7 @@ def ask_candidate(
     Answers are stored before they are used: after a kill only the missing ones are asked.
     """
     folder = f"answers-a{stage.attempt}" if stage.forced else "answers"
-    store = AnswerStore(
-        stage.storage, stage.run.key(f"evaluation/{folder}/{candidate.name}")
-    )
+    store = AnswerStore(stage.storage, stage.run.key(f"evaluation/{folder}/{candidate.name}"))
 
     def ask(query: str) -> Answer:
         key = request_key(candidate.model.model_id, candidate.prompt, query)
@@ -211,8 +209,10 @@ def start_judge(stage: StageContext, candidate: str, predictions: Sequence[Predi
     bedrock = aws_access(settings).client("bedrock")
     name = stage.name(candidate)
     with speaking(f"looking for evaluation job {name}"):
-        pages = bedrock.get_paginator("list_evaluation_jobs").paginate(nameContains=name)
-        found = find_by_name(pages, "jobSummaries", "jobName", name)
+        pages = bedrock.get_paginator("list_evaluation_jobs").paginate(
+            nameContains=stage.name_stem(candidate)
+        )
+        found = find_ours(pages, "jobSummaries", "jobName", stage, candidate)
     if found:
         return str(found["jobArn"])
     stage.meter.check(judge_cost(stage, predictions).usd, f"evaluation job {name}")
@@ -257,9 +257,7 @@ def start_judge(stage: StageContext, candidate: str, predictions: Sequence[Predi
                 }
             },
             inferenceConfig={
-                "models": [
-                    {"precomputedInferenceSource": {"inferenceSourceIdentifier": candidate}}
-                ]
+                "models": [{"precomputedInferenceSource": {"inferenceSourceIdentifier": candidate}}]
             },
             outputDataConfig={"s3Uri": stage.storage.uri(_judge_output(stage, candidate))},
             jobTags=stage.tags(),
@@ -377,9 +375,7 @@ def write_report(
     demo: Sequence[DemoAnswer],
 ) -> dict[str, StoredFile]:
     """The report as a file, as a page with charts, and as artifacts in the UI."""
-    published = PublishedFigures.from_document(
-        stage.settings.published, "configs/published.yaml"
-    )
+    published = PublishedFigures.from_document(stage.settings.published, "configs/published.yaml")
     training = read_rows(stage.read("validate", "train"))
     report = ReportInput(
         run_id=stage.run.run_id,
@@ -481,4 +477,3 @@ def _verdict(line: bytes, metric: str, key: str) -> dict[str, tuple[float | None
         return {prompt: (judge, str(details[0].get("explanation") or ""))}
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise StageError(f"{key} holds a line that is not a judge's verdict: {error!r}") from None
-

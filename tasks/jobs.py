@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from botocore.waiter import NormalizedOperationMethod, Waiter, WaiterModel
 
 from reelroute.aws import RETRYABLE_CODES, speaking
 from reelroute.errors import RetryableAwsError, StageError
+from tasks.base import StageContext
+
+_ENDED_BADLY = ("Failed", "Stopping", "Stopped", "Deleting")
 
 
 @cache
@@ -49,7 +52,7 @@ def wait(
         RetryableAwsError: the service could not be asked.
     """
     config = _model().get_waiter(waiter)
-    config.delay = poll_seconds
+    config.delay = poll_seconds  # type: ignore[assignment]  # botocore sleeps for it as it is
     config.max_attempts = max(1, math.ceil(max_seconds / poll_seconds))
     ask = NormalizedOperationMethod(getattr(client, xform_name(config.operation)))
     last: dict[str, Any] = {}
@@ -64,7 +67,7 @@ def wait(
 
     with speaking(f"waiting for {what}"):
         try:
-            Waiter(waiter, config, poll).wait(**arguments)
+            Waiter(waiter, config, poll).wait(**arguments)  # type: ignore[arg-type]
         except WaiterError as error:
             raise _ended(error, last, what, max_seconds) from error
     return last
@@ -87,13 +90,36 @@ def _ended(
     return StageError(f"{what} ended as {last.get('status')}: {'; '.join(reasons)}")
 
 
-def find_by_name(
-    pages: Iterator[Mapping[str, Any]], summaries: str, name_key: str, name: str
+def find_ours(
+    pages: Iterable[Mapping[str, Any]],
+    summaries: str,
+    name_key: str,
+    stage: StageContext,
+    *parts: str,
 ) -> Mapping[str, Any] | None:
-    """The summary with exactly this name in a paginated listing, or None."""
-    for page in pages:
-        for summary in page.get(summaries, ()):
-            if summary.get(name_key) == name:
-                found: Mapping[str, Any] = summary
-                return found
-    return None
+    """What this attempt, or an earlier one with the same inputs, has made already.
+
+    An attempt can end before its job does (a connection that broke, a wait that was too short):
+    then the job goes on, and the next attempt takes it up instead of starting a second one. A
+    forced attempt takes up its own alone; what has failed or was stopped is of use to none.
+
+    Args:
+        pages: a listing, filtered by `stage.name_stem(*parts)`.
+        summaries: the key of a page's list.
+        name_key: the key of a summary's name.
+        stage: this attempt.
+        parts: those of its name.
+    """
+    own = stage.name(*parts)
+    names = [own] if stage.forced else [f"{stage.name_stem(*parts)}-a{n}" for n in _down(stage)]
+    found = {
+        summary[name_key]: summary
+        for page in pages
+        for summary in page.get(summaries, ())
+        if summary[name_key] == own or summary["status"] not in _ENDED_BADLY
+    }
+    return next((found[name] for name in names if name in found), None)
+
+
+def _down(stage: StageContext) -> Iterable[int]:
+    return range(stage.attempt, 0, -1)

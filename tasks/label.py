@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from configs.settings import PlanCell
 from data_contracts.conversation import MIN_RECORDS
@@ -122,7 +123,8 @@ class Teacher:
             check: raises AnswerError for an answer that is not usable.
         """
         texts: list[str] = []
-        turns, reason, status = [request], "", "quarantined"
+        turns, reason = [request], ""
+        status: Literal["usable", "quarantined"] = "quarantined"
         inputs = outputs = 0
         latency_ms = 0.0
         for _ in range(2):
@@ -140,7 +142,7 @@ class Teacher:
                 turns = [*turns, reply.text or "(no answer)", repair]
         answer = Answer(
             key=key,
-            status=status,  # type: ignore[arg-type]
+            status=status,
             texts=tuple(texts),
             reason=reason if status == "quarantined" else "",
             input_tokens=inputs,
@@ -223,7 +225,7 @@ def query_problem(text: str) -> str | None:
         return "empty"
     if len(text) > MAX_QUERY_CHARACTERS:
         return f"{len(text)} characters long, at most {MAX_QUERY_CHARACTERS} are allowed"
-    if not text.isprintable():
+    if any(unicodedata.category(character) == "Cc" for character in text):
         return "holds control characters"
     return None
 
@@ -293,7 +295,7 @@ def _take(
 ) -> None:
     """Sort what a cell's batch brought into accepted, duplicates and quarantined."""
     before = len(cell.kept)
-    origin = {"difficulty": cell.plan.difficulty, "domain": cell.plan.domain}
+    origin: dict[str, Any] = {"difficulty": cell.plan.difficulty, "domain": cell.plan.domain}
     for raw in cell.fresh:
         found.asked += 1
         text = " ".join(raw.split())
@@ -302,9 +304,7 @@ def _take(
         if problem is None and cell.missing <= 0:
             problem = "more queries than were asked for"
         if problem:
-            found.quarantined.append(
-                QuarantinedQuery(query=raw, reason=problem, **origin)  # type: ignore[arg-type]
-            )
+            found.quarantined.append(QuarantinedQuery(query=raw, reason=problem, **origin))
         elif _is_duplicate(text, seen, index, near_duplicate):
             found.duplicates.append(text)
         else:
@@ -410,9 +410,7 @@ def weigh_queries(
             )
         else:
             labelled.quarantined.append(
-                QuarantinedQuery(
-                    query=query.text, reason=answer.reason, raw=answer.texts, **origin
-                )
+                QuarantinedQuery(query=query.text, reason=answer.reason, raw=answer.texts, **origin)
             )
     return labelled
 
@@ -437,8 +435,9 @@ def store_labels(stage: StageContext, found: Queries, labelled: Labelled) -> dic
         "labelled": run.put_text("labelled/labelled.jsonl", _jsonl(labelled.accepted)),
         "duplicates": run.put_text(
             "labelled/duplicates.jsonl",
-            "".join(json.dumps({"query": text}, ensure_ascii=False) + "\n"
-                    for text in found.duplicates),
+            "".join(
+                json.dumps({"query": text}, ensure_ascii=False) + "\n" for text in found.duplicates
+            ),
         ),
         "quarantine": run.put_text("quarantine/label.jsonl", _jsonl(quarantined)),
     }

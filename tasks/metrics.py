@@ -26,9 +26,7 @@ _SLICES: dict[Literal["channel", "difficulty", "domain"], Callable[[Prediction],
 }
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, samples: int, seed: int
-) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], *, samples: int, seed: int) -> tuple[float, float]:
     """Percentile bootstrap: the 95% interval of the mean.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.

@@ -7,9 +7,9 @@ from typing import Literal
 
 from prefect.artifacts import create_markdown_artifact
 
+from configs.settings import Settings
 from data_contracts.evaluation import DISTILLED_STUDENT, EvaluationSummary
 from data_contracts.runs import StageRecord, StoredFile
-from configs.settings import Settings
 from reelroute.errors import ReleaseError, StageError
 from reelroute.release import BedrockModel, Release, ReleasePointer, sha256
 from tasks.base import StageContext, stage_task

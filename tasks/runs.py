@@ -92,6 +92,11 @@ class Run:
                 f"{first_problem(error)}"
             ) from None
 
+    def own_queries(self) -> StoredFile | None:
+        """The run's copy of the user's own queries, where it was started with some."""
+        parameters = self.parameters()
+        return parameters.queries_file if parameters else None
+
     def records(self, stage: Stage | None = None) -> list[StageRecord]:
         """The records of all attempts, of one stage or of all, oldest first within a stage."""
         prefix = self.key(f"stages/{stage}/") if stage else self.key("stages/")

@@ -51,7 +51,7 @@ class Storage:
     def __init__(self, settings: Settings, client: Any | None = None) -> None:
         self.bucket = settings.storage.bucket
         self._client = client or aws_access(settings).client("s3")
-        self._encryption = {"ServerSideEncryption": settings.storage.encryption}
+        self._encryption: dict[str, str] = {"ServerSideEncryption": settings.storage.encryption}
         if settings.storage.kms_key_id:
             self._encryption["SSEKMSKeyId"] = settings.storage.kms_key_id
 

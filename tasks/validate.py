@@ -15,8 +15,13 @@ from pydantic import ValidationError
 
 from data_contracts.conversation import MAX_RECORDS, MIN_RECORDS
 from data_contracts.errors import first_problem
-from data_contracts.heldout import in_benchmark, in_fresh_share, near_benchmark
-from data_contracts.heldout import NEAR_HELD_OUT, NearIndex
+from data_contracts.heldout import (
+    NEAR_HELD_OUT,
+    NearIndex,
+    in_benchmark,
+    in_fresh_share,
+    near_benchmark,
+)
 from data_contracts.queries import UNKNOWN, LabelledQuery
 from data_contracts.runs import StoredFile
 from data_contracts.suite import SuiteLimits, SuiteResult, validate_dataset

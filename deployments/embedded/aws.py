@@ -18,8 +18,8 @@ from deployments.embedded.server import Server
 class EmbeddedAws:
     """A server in a thread, with its bucket. Use it in a `with` statement.
 
-    One at a time in a process: moto keeps its state in module globals, and a server that
-    starts empties them.
+    It starts empty, unless another one runs in this process: the two share their buckets,
+    because moto keeps its state in module globals.
 
     Attributes:
         bucket: the bucket that is there from the start.

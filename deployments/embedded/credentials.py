@@ -60,4 +60,7 @@ def signature(authorization: str, query_string: str) -> Signature | None:
     if found is None and "X-Amz-Credential" in query_string:
         scope = parse_qs(query_string).get("X-Amz-Credential", [""])[0]
         found = _SCOPE.search(f"Credential={scope}")
+    elif found is None and "AWSAccessKeyId" in query_string:  # S3's older way to presign
+        key_id = parse_qs(query_string).get("AWSAccessKeyId", [""])[0]
+        return Signature(key_id, REGION, "s3")
     return Signature(found[1], found[2], found[3]) if found else None

@@ -176,9 +176,11 @@ def _silent(state: Path) -> Running | None:
 
 def is_alive(pid: int, command: str) -> bool:
     """Whether a process with this number runs this command; numbers are used again."""
-    listed = subprocess.run(
-        ["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False
-    )
+    ask = ["ps", "-p", str(pid), "-o", "command="]
+    try:
+        listed = subprocess.run(ask, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # a machine without `ps`: better left alone than wrongly ended
+        return False
     return command in listed.stdout
 
 

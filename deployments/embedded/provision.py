@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.embedded.credentials import PROFILE, REGION
-from reelroute.aws import AwsAccess
+from reelroute.aws import AwsAccess, speaking
 
 
 def client(service: str, endpoint_url: str, credentials_file: Path) -> Any:
@@ -16,10 +16,18 @@ def client(service: str, endpoint_url: str, credentials_file: Path) -> Any:
 
 
 def make_bucket(s3: Any, bucket: str) -> None:
-    """Create the bucket unless it is there: versioned, encrypted, closed to the public."""
-    there = {entry["Name"] for entry in s3.list_buckets()["Buckets"]}
-    if bucket in there:
-        return
+    """Create the bucket unless it is there: versioned, encrypted, closed to the public.
+
+    Raises:
+        AwsError: the name is no bucket's name, or the credentials are refused.
+    """
+    with speaking(f"making the bucket {bucket}"):
+        there = {entry["Name"] for entry in s3.list_buckets()["Buckets"]}
+        if bucket not in there:
+            _create(s3, bucket)
+
+
+def _create(s3: Any, bucket: str) -> None:
     s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_public_access_block(

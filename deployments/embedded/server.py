@@ -24,6 +24,8 @@ from reelroute.errors import ReelRouteError
 
 HOST: Final = "127.0.0.1"
 CREDENTIALS_FILE: Final = "credentials"
+#: The ports of this process's servers.
+_LIVE: Final[set[int]] = set()
 
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto has no types
@@ -37,6 +39,9 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto has no types
 
 class Server:
     """The embedded AWS, bound to its port; nothing of an earlier server is left in it.
+
+    Moto keeps its state in module globals, so servers that run together in one process share
+    their buckets (Bedrock's state, calls and faults are each server's own).
 
     Attributes:
         port: the port that it listens on.
@@ -56,7 +61,9 @@ class Server:
         """
         listening = _listen(port)
         self.port: int = listening.getsockname()[1]
-        moto_api_backend.reset()
+        if not _LIVE:  # else its buckets would vanish from under another server
+            moto_api_backend.reset()
+        _LIVE.add(self.port)
         credentials = Credentials.fresh()
         self.credentials_file = state / CREDENTIALS_FILE
         credentials.write(self.credentials_file)
@@ -92,6 +99,7 @@ class Server:
         self._bedrock.close()
         self._http.shutdown()
         self._http.server_close()
+        _LIVE.discard(self.port)
 
 
 def _listen(port: int) -> socket.socket:

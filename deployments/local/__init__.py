@@ -1,0 +1,1 @@
+"""The local profile on this machine: embedded AWS, Prefect server and runner."""

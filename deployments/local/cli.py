@@ -46,7 +46,9 @@ def up(config: str) -> None:
     started = services.start_prefect_server(api_url)
     click.echo(f"Prefect server  {_word(started)}  {api_url.removesuffix('/api')}")
     started = services.start_runner(config, api_url)
-    click.echo(f"runner          {_word(started)}  deployments of environment {settings.environment}")
+    click.echo(
+        f"runner          {_word(started)}  deployments of environment {settings.environment}"
+    )
 
 
 @main.command()

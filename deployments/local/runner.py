@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
@@ -19,13 +20,16 @@ LIMIT = 3
 def serve_deployments(config: str) -> None:
     """Register the deployments and run what is started of them, until SIGTERM."""
     environment = load_settings(config).environment
-    deployments: list[RunnerDeployment] = [
-        flow.to_deployment(
-            name=environment,
-            parameters={"config": config},
-            description=flow.description,
-            tags=["reelroute", environment],
-            version=code_version(),
+    deployments = [
+        cast(
+            RunnerDeployment,
+            flow.to_deployment(
+                name=environment,
+                parameters={"config": config},
+                description=flow.description,
+                tags=["reelroute", environment],
+                version=code_version(),
+            ),
         )
         for flow in (pipeline, *STAGE_FLOWS)
     ]

@@ -76,9 +76,7 @@ def test_an_accepted_run_id_is_one_safe_part_of_a_path(run_id: str) -> None:
 
 
 attempts = st.lists(
-    st.tuples(
-        st.sampled_from(STAGES), st.integers(1, 5), st.sampled_from(["completed", "failed"])
-    ),
+    st.tuples(st.sampled_from(STAGES), st.integers(1, 5), st.sampled_from(["completed", "failed"])),
     unique_by=lambda attempt: attempt[:2],
 )
 

@@ -138,7 +138,9 @@ def test_weights_may_miss_1_by_rounding_alone(
 def test_the_row_count_must_lie_within_the_limits(
     low: int, high: int, success: bool, rows: Rows, validate: Validate
 ) -> None:
-    found = outcome(validate(rows, limits=replace(LIMITS, min_rows=low, max_rows=high)), "row count")
+    found = outcome(
+        validate(rows, limits=replace(LIMITS, min_rows=low, max_rows=high)), "row count"
+    )
     assert found.success is success
     assert found.sentence() == f"row count: expected {low} to {high}, found 300."
 
@@ -329,9 +331,7 @@ def test_data_docs_show_a_query_s_markup_as_text(
         assert "<img src=x" not in page
 
 
-def test_data_docs_may_load_and_run_nothing(
-    rows: Rows, validate: Validate, tmp_path: Path
-) -> None:
+def test_data_docs_may_load_and_run_nothing(rows: Rows, validate: Validate, tmp_path: Path) -> None:
     validate(rows, docs_dir=tmp_path)
     pages = {page.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
     assert pages.keys() == {"index.html", "labelled-set.html", "labelled-rows.html"}

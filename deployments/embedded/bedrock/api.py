@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -23,6 +24,8 @@ from deployments.embedded.bedrock.validation import check
 from deployments.embedded.calls import Call
 from deployments.embedded.faults import Faults
 from deployments.embedded.models.catalogue import RoutingModels
+
+_log = logging.getLogger(__name__)
 
 Handler = Callable[[Bedrock, dict[str, Any], Call], dict[str, Any]]
 
@@ -117,6 +120,10 @@ class BedrockApi:
             answer = handler(self.region(region), params, call)
         except ServiceError as error:
             return error_reply(error)
+        except Exception as error:  # the caller hears of our bugs as of the service's
+            _log.exception("%s failed", operation.name)
+            problem = f"Internal error: {type(error).__name__}: {error}"
+            return error_reply(ServiceError("InternalServerException", problem))
         return Reply(int(operation.http["responseCode"]), to_json(answer))
 
 

@@ -123,6 +123,9 @@ def _size(shape: Shape, value: Any, path: str, size: int) -> Iterator[str]:
 
 
 def _text(operation: str, shape: Any, value: str, path: str, plain: str) -> Iterator[str]:
+    if not _is_unicode(value):
+        yield f"Value at '{path}' failed to satisfy constraint: Member must be valid Unicode"
+        return
     if value in UNLISTED_ENUM_VALUES.get((operation, plain), ()):
         return
     pattern = shape.metadata.get("pattern")
@@ -130,6 +133,15 @@ def _text(operation: str, shape: Any, value: str, path: str, plain: str) -> Iter
         yield _violated(value, path, f"Member must satisfy regular expression pattern: {pattern}")
     if shape.enum and value not in shape.enum:
         yield _violated(value, path, f"Member must satisfy enum value set: {sorted(shape.enum)}")
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether the text has no half of a surrogate pair, which JSON's escapes can smuggle in."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4096)

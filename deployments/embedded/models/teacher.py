@@ -5,17 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.heldout import normalise
 from deployments.embedded.models.answers import bare_json, bare_json_of
 from deployments.embedded.models.corpus import RecordedAnswer
 from deployments.embedded.models.nearest import NearestAnswers
 
-WRITE_QUERIES: Final = "write_queries"
 _NEIGHBOURS: Final = 8
 _Cell = tuple[str, str, str]
+
+
+class WritingTask(BaseModel):
+    """Asks the teacher to write queries for one cell of a label plan.
+
+    Attributes:
+        channel: a modality, or `mixed` for queries whose largest weight is a tie.
+        count: how many queries are wanted; there may be fewer.
+        round: a label of this round of writing; another round, another order.
+        already_written: queries that must not come again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: Literal["write_queries"]
+    channel: str
+    difficulty: str
+    domain: str
+    count: int
+    round: str = ""
+    already_written: tuple[str, ...] = ()
 
 
 class Teacher:
@@ -43,14 +65,9 @@ class Teacher:
             f"the nearest of them {found.nearest.query!r}.",
         )
 
-    def _write(self, task: Mapping[str, Any]) -> list[str]:
-        cell = (str(task["channel"]), str(task["difficulty"]), str(task["domain"]))
-        return in_turn(
-            self._cells.get(cell, []),
-            turn=str(task.get("round", "")),
-            count=int(task["count"]),
-            without=task.get("already_written", ()),
-        )
+    def _write(self, task: WritingTask) -> list[str]:
+        cell = (task.channel, task.difficulty, task.domain)
+        return in_turn(self._cells.get(cell, []), task.round, task.count, task.already_written)
 
 
 def in_turn(queries: Iterable[str], turn: str, count: int, without: Iterable[str]) -> list[str]:
@@ -61,11 +78,11 @@ def in_turn(queries: Iterable[str], turn: str, count: int, without: Iterable[str
     return left[: max(count, 0)]
 
 
-def _task(text: str) -> dict[str, Any] | None:
+def _task(text: str) -> WritingTask | None:
+    """The task that a text sets, or None where it is a query, however odd."""
     if not text.lstrip().startswith("{"):
         return None
     try:
-        task = json.loads(text)
-    except ValueError:
+        return WritingTask.model_validate_json(text)
+    except ValidationError:
         return None
-    return task if isinstance(task, dict) and task.get("task") == WRITE_QUERIES else None
