@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeGuard
 
 from reelroute.errors import AnswerError
-from reelroute.weights import MODALITIES, RoutingWeights
+from reelroute.weights import MODALITIES, SUM_TOLERANCE, RoutingWeights
 
 Repair = Literal[
     "code fence",
@@ -182,6 +182,8 @@ def _weights(numbers: Mapping[str, float], reasoning: str, tolerance: float) -> 
     total = math.fsum(numbers.values())
     if abs(total - 1) > tolerance + 1e-9:
         raise AnswerError(f"the weights add up to {total:.4g}, not to 1 within {tolerance}")
+    if abs(total - 1) <= SUM_TOLERANCE:  # as they stand: 0.65 stays 0.65
+        return RoutingWeights(**numbers, reasoning=reasoning)  # type: ignore[arg-type]
     return RoutingWeights.normalised(numbers, reasoning=reasoning)
 
 
