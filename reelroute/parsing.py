@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeGuard
 
 from reelroute.errors import AnswerError
-from reelroute.weights import MODALITIES, SUM_TOLERANCE, RoutingWeights
+from reelroute.weights import MODALITIES, RoutingWeights
 
 Repair = Literal[
     "code fence",
@@ -24,6 +24,8 @@ Repair = Literal[
 
 #: How far the sum of the weights may miss 1.
 STRICT_SUM_TOLERANCE: Final = 0.01
+#: What floating-point addition of four decimal numbers may miss 1 by.
+ROUNDING: Final = 1e-12
 FORGIVING_SUM_TOLERANCE: Final = 0.1
 #: Longer answers are refused unread: a router's answer is a few hundred characters.
 MAX_ANSWER_CHARACTERS: Final = 20_000
@@ -182,7 +184,7 @@ def _weights(numbers: Mapping[str, float], reasoning: str, tolerance: float) -> 
     total = math.fsum(numbers.values())
     if abs(total - 1) > tolerance + 1e-9:
         raise AnswerError(f"the weights add up to {total:.4g}, not to 1 within {tolerance}")
-    if abs(total - 1) <= SUM_TOLERANCE:  # as they stand: 0.65 stays 0.65
+    if abs(total - 1) <= ROUNDING:  # as they stand: 0.65 stays 0.65
         return RoutingWeights(**numbers, reasoning=reasoning)  # type: ignore[arg-type]
     return RoutingWeights.normalised(numbers, reasoning=reasoning)
 

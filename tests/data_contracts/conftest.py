@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from data_contracts.heldout import benchmark_queries
 from data_contracts.queries import LabelledQuery
 from data_contracts.suite import SuiteLimits, SuiteResult, validate_dataset
+
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 LIMITS = SuiteLimits(
     query_words_max=60,

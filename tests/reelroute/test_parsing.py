@@ -15,6 +15,9 @@ from reelroute.errors import AnswerError
 from reelroute.parsing import ParsedAnswer, parse_forgiving, parse_strict
 from reelroute.weights import MODALITIES, RoutingWeights, round_to_grid
 
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
+
 REASONING = 'Earnings are {spoken} of, "aloud", in [brackets], with a comma,}'
 ANSWER = {
     "visual": 0.2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelroute.rubric import (
@@ -17,6 +17,10 @@ from reelroute.rubric import (
     score_percents,
 )
 from reelroute.weights import MODALITIES, RoutingWeights
+
+
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @st.composite

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 
 from reelroute.weights import MODALITIES, RoutingWeights, round_to_grid
 
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
+
 positive = st.floats(0, allow_infinity=False)
 four = st.lists(positive, min_size=4, max_size=4).filter(any)
 clips = st.text("abc", min_size=1, max_size=2)
