@@ -321,9 +321,10 @@ def load_settings(
     path = profile if Path(profile).is_absolute() else ROOT / profile
     source = str(profile)
     raw = _yaml(Path(path), source)
-    for name, value in {**(overrides or {}), **environment_overrides()}.items():
+    stronger = {**(overrides or {}), **environment_overrides()}
+    for name, value in stronger.items():
         _set(raw, name, value, source)
-    return _typed(Settings, raw, source)
+    return _typed(Settings, raw, source, frozenset(stronger))
 
 
 def environment_overrides() -> dict[str, Any]:
@@ -384,18 +385,20 @@ def _set(raw: dict[str, Any], name: str, value: Any, source: str) -> None:
     section[last] = value
 
 
-def _typed(model: type[M], raw: Any, source: str) -> M:
+def _typed(model: type[M], raw: Any, source: str, overridden: frozenset[str] = frozenset()) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(_sentence(model, finding, source) for finding in error.errors())
+            "\n".join(_sentence(model, f, source, overridden) for f in error.errors())
         ) from None
 
 
-def _sentence(model: type[BaseModel], finding: Any, source: str) -> str:
+def _sentence(model: type[BaseModel], finding: Any, source: str, overridden: frozenset[str]) -> str:
     path = [str(part) for part in finding["loc"]]
     name = ".".join(path)
+    if name in overridden:
+        source = "setting given for this run"
     if finding["type"] == "extra_forbidden":
         known = _keys(model, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1)

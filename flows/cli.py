@@ -21,6 +21,7 @@ from configs.settings import (
 )
 from data_contracts.evaluation import EvaluationSummary
 from data_contracts.runs import STAGES, RunManifest
+from flows.inputs import read_queries_file
 from reelroute.aws import AwsAccess
 from reelroute.errors import ConfigError, ReelRouteError, StageError
 from tasks.runs import RUNS_PREFIX, Run, list_runs
@@ -76,8 +77,6 @@ def run(
     settings = load_settings(config, overrides)
     if queries_file:
         queries_file = str(Path(queries_file).resolve())
-        from flows.start import read_queries_file
-
         read_queries_file(queries_file)
     storage = Storage(settings)
     storage.check()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from configs.settings import Settings
+from flows.inputs import derive_run_id
 from reelroute.errors import ReelRouteError
 
 if TYPE_CHECKING:
@@ -89,8 +90,6 @@ def runs_at_work(prefect: SyncPrefectClient, run_id: str) -> list[str]:
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))
         )
     )
-    from flows.start import derive_run_id
-
     return [
         str(flow_run.id)
         for flow_run in found

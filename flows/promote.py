@@ -29,7 +29,7 @@ def promote(stage: StageContext) -> StageResult:
     outcome = promote_release(stage, release, decision)
     files = show_decision(stage, decision, outcome)
     return StageResult(
-        summary=f"{outcome.action}: {outcome.version or 'no release'} ({outcome.reason})",
+        summary=outcome.sentence(),
         files=files,
         resources={"current_release": outcome.version or ""},
         metrics={"action": outcome.action, "gate_passed": decision.passed},

@@ -306,32 +306,24 @@ ADVERSARIAL = {
 def test_an_answer_made_to_be_slow_takes_bounded_work(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = 0
+    work = {"scanned": 0, "loaded": 0}
+    closing_brace, repair = parsing._closing_brace, parsing._repair
 
-    def counted(parse: Any) -> Any:
-        def parse_and_count(argument: str, *arguments: Any) -> Any:
-            nonlocal read
-            # What a call can read at most: from its start to the end of the text.
-            read += len(argument) - (arguments[0] if arguments else 0)
-            return parse(argument, *arguments)
-
-        return parse_and_count
-
-    monkeypatch.setattr(parsing, "_repair", counted(parsing._repair))
-    scanned = 0
-    closing_brace = parsing._closing_brace
-
-    def closing(argument: str, start: int) -> int | None:
-        nonlocal scanned
-        end = closing_brace(argument, start)
-        scanned += (len(argument) if end is None else end + 1) - start
+    def scan(whole: str, start: int) -> int | None:
+        end = closing_brace(whole, start)
+        work["scanned"] += (len(whole) if end is None else end + 1) - start
         return end
 
-    monkeypatch.setattr(parsing, "_closing_brace", closing)
+    def load(candidate: str) -> ParsedAnswer:
+        work["loaded"] += len(candidate)
+        return repair(candidate)
+
+    monkeypatch.setattr(parsing, "_closing_brace", scan)
+    monkeypatch.setattr(parsing, "_repair", load)
     with pytest.raises(AnswerError):
         parse_forgiving(text)
-    assert read <= len(text)
-    assert scanned <= (parsing.MAX_UNCLOSED_BRACES + 1) * len(text)
+    assert work["loaded"] <= len(text)
+    assert work["scanned"] <= (parsing.MAX_UNCLOSED_BRACES + 1) * len(text)
 
 
 def test_the_fences_pattern_cannot_backtrack_over_lines() -> None:

@@ -18,7 +18,6 @@ from reelroute.rubric import (
 )
 from reelroute.weights import MODALITIES, RoutingWeights
 
-
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 

@@ -1,0 +1,122 @@
+"""One embedded AWS and one Prefect server for the session; a fresh bucket for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="reelroute-tests-"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+_API_URL = f"http://127.0.0.1:{_free_port()}/api"
+
+# Nothing of the user's own environment reaches the tests. Prefect reads its settings when it is
+# imported, so they are set before any test module is.
+for _variable in list(os.environ):
+    if _variable.startswith(("PREFECT_", "REELROUTE", "AWS_")):
+        del os.environ[_variable]
+os.environ |= {
+    "PREFECT_HOME": str(_HOME / "prefect"),
+    "PREFECT_API_URL": _API_URL,
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": str(_HOME / "no-aws-config"),
+    "AWS_SHARED_CREDENTIALS_FILE": str(_HOME / "no-aws-credentials"),
+}
+
+from deployments.embedded.aws import EmbeddedAws  # noqa: E402
+from deployments.embedded.process import end  # noqa: E402
+from deployments.embedded.provision import make_bucket  # noqa: E402
+from tests.support import CallsSince, Place  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The address of a real Prefect server of the session's own."""
+    port = _API_URL.removesuffix("/api").rpartition(":")[2]
+    log = _HOME / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--port", port],
+            env={key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_healthy(process, log)
+        yield _API_URL
+    finally:
+        end(process.pid)
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    pause = threading.Event()
+    for _ in range(1200):
+        assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")
+        try:
+            opener.open(f"{_API_URL}/health", timeout=2).close()
+        except OSError:
+            pause.wait(0.1)
+        else:
+            return
+    raise AssertionError(f"no Prefect server: {log.read_text(encoding='utf-8', errors='replace')}")
+
+
+@pytest.fixture(scope="session")
+def session_aws() -> Iterator[EmbeddedAws]:
+    with EmbeddedAws(bucket="reelroute-tests") as aws:
+        yield aws
+
+
+@pytest.fixture
+def embedded(session_aws: EmbeddedAws) -> Iterator[EmbeddedAws]:
+    """The session's embedded AWS; what a test made fail works again after it."""
+    yield session_aws
+    session_aws.faults.clear()
+
+
+def _place(aws: EmbeddedAws, folder: Path) -> Place:
+    bucket = f"test-{uuid4().hex[:12]}"
+    make_bucket(aws.client("s3"), bucket)
+    return Place(aws, _API_URL, folder, bucket)
+
+
+@pytest.fixture
+def place(embedded: EmbeddedAws, tmp_path: Path) -> Place:
+    """A fresh bucket, with factories for settings, runs and stages in it."""
+    return _place(embedded, tmp_path)
+
+
+@pytest.fixture
+def calls(embedded: EmbeddedAws) -> CallsSince:
+    """The calls that the embedded AWS gets from here on."""
+    return CallsSince(embedded)
