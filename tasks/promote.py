@@ -32,6 +32,13 @@ class Outcome:
     version: str | None
     reason: str
 
+    def sentence(self) -> str:
+        """What became of the pointer, as a sentence."""
+        if self.action == "promoted":
+            return f"promoted: {self.version} is the release ({self.reason})"
+        kept = f"{self.version} stays the release" if self.version else "there is no release yet"
+        return f"{self.action}: {kept} ({self.reason})"
+
 
 def read_summary(stage: StageContext) -> EvaluationSummary:
     """The run's evaluation."""
