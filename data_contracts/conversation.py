@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from data_contracts.errors import first_problem
 from reelroute.errors import ContractError
+from reelroute.problems import first_problem
 
 SCHEMA_VERSION: Final = "bedrock-conversation-2024"
 #: The service's limits on the number of records in a distillation job.

@@ -35,7 +35,15 @@ def normalise(text: str) -> str:
     is, stripped.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_WORD.findall(folded)) or folded.strip()
+    if folded.isascii():
+        found = _WORD.findall(folded)
+    else:  # combining marks are parts of words too, as in Devanagari
+        found = "".join(c if _in_word(c) else " " for c in folded).split()
+    return " ".join(found) or folded.strip()
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 
 def words(text: str) -> frozenset[str]:

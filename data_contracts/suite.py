@@ -174,6 +174,7 @@ def validate_dataset(
 
 def _columns(rows: Sequence[LabelledQuery]) -> dict[str, list[Any]]:
     """The rows by column, with the columns derived from them."""
+    sentences = [_sentences(row.reasoning) for row in rows]
     columns: dict[str, list[Any]] = {
         "row": list(range(len(rows))),
         "id": [row.id for row in rows],
@@ -183,12 +184,12 @@ def _columns(rows: Sequence[LabelledQuery]) -> dict[str, list[Any]]:
         "query_words": [len(row.query.split()) for row in rows],
         **{modality: [getattr(row, modality) for row in rows] for modality in MODALITIES},
         "weights_sum": [sum(getattr(row, m) for m in MODALITIES) for row in rows],
-        "reasoning_normalised": [normalise(row.reasoning) for row in rows],
+        "reasoning_normalised": [" ".join(row_sentences) for row_sentences in sentences],
         "reasoning_words": [len(row.reasoning.split()) for row in rows],
         "difficulty": [row.difficulty for row in rows],
         "domain": [row.domain for row in rows],
     }
-    repeats = _repeats(rows)
+    repeats = _repeats(sentences)
     columns["reasoning_repeat_share"] = [share for share, _ in repeats]
     columns["reasoning_repeated"] = [sentence for _, sentence in repeats]
     leaders = [_leader(row) for row in rows]
@@ -205,23 +206,22 @@ def _leader(row: LabelledQuery) -> str:
     return leading_channel(RoutingWeights.model_construct(**numbers))
 
 
-def _sentences(reasoning: str) -> set[str]:
-    parts = (normalise(part) for part in _SENTENCE_END.split(reasoning))
-    return {part for part in parts if part}
+def _sentences(reasoning: str) -> list[str]:
+    """The sentences of a reasoning in their normal form."""
+    return [normalise(part) for part in _SENTENCE_END.split(reasoning)]
 
 
-def _repeats(rows: Sequence[LabelledQuery]) -> list[tuple[float, str]]:
-    """For each row the largest share of the rows that contain one of its sentences, and it.
+def _repeats(by_row: Sequence[Sequence[str]]) -> list[tuple[float, str]]:
+    """For each row's sentences the largest share of rows that contain one, and that one.
 
     A sentence of one row alone is no repetition, however few the rows.
     """
-    by_row = [_sentences(row.reasoning) for row in rows]
-    counts = Counter(sentence for sentences in by_row for sentence in sentences)
+    counts = Counter(sentence for sentences in by_row for sentence in set(sentences) if sentence)
     repeats = []
     for sentences in by_row:
-        sentence = max(sentences, key=lambda s: (counts[s], s), default="")
+        sentence = max(sentences, key=lambda s: (counts[s], s))
         count = counts[sentence]
-        repeats.append((count / len(rows), sentence) if count > 1 else (0.0, ""))
+        repeats.append((count / len(by_row), sentence) if count > 1 else (0.0, ""))
     return repeats
 
 

@@ -115,15 +115,19 @@ def route(
 
 def _router(release: str | None, config: str | None) -> Router:
     if release:
-        return Router.from_release(release, AwsAccess())
+        return _opened(release, AwsAccess())
     pipeline = _pipeline_commands()
     if pipeline is None:
         raise ReelRouteError(
             f"no release named: give --release URI or set {RELEASE_VARIABLE}, for example to "
             "s3://bucket/releases/current.json"
         )
-    uri, access = pipeline.release_source(config)
-    return Router.from_release(uri, access)
+    return _opened(*pipeline.release_source(config))
+
+
+def _opened(uri: str, access: AwsAccess) -> Router:
+    """The router of one command: it follows nothing and says what it can't reach."""
+    return Router.from_release(uri, access, follow_seconds=None, deadline_ms=None, fallback=False)
 
 
 def _read_queries(source: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reelroute.aws import AwsAccess, error_code, speaking
 from reelroute.errors import ReleaseError
+from reelroute.problems import first_problem
 
 POINTER_NAME: Final = "current.json"
 
@@ -113,7 +114,7 @@ def read_pointer(data: bytes, source: str) -> ReleasePointer:
     try:
         return ReleasePointer.model_validate_json(data)
     except ValidationError as error:
-        raise ReleaseError(f"{source} is not a release pointer: {error}") from error
+        raise ReleaseError(f"{source} is not a release pointer: {first_problem(error)}") from error
 
 
 def read_release(data: bytes, pointer: ReleaseRef, source: str) -> Release:
@@ -129,19 +130,20 @@ def read_release(data: bytes, pointer: ReleaseRef, source: str) -> Release:
     try:
         release = Release.model_validate_json(data)
     except ValidationError as error:
-        raise ReleaseError(f"{source} is not a release: {error}") from error
+        raise ReleaseError(f"{source} is not a release: {first_problem(error)}") from error
     if release.version != pointer.version:
         raise ReleaseError(f"{source} holds {release.version!r}, not {pointer.version!r}")
     return release
 
 
-def open_release(uri: str, access: AwsAccess) -> Release:
+def open_release(uri: str, access: AwsAccess, known: Release | None = None) -> Release:
     """The release that a pointer names, verified.
 
     Args:
         uri: `s3://bucket/…/current.json`, or the path of a pointer file; the release's file
             lies beside it.
         access: how AWS is reached.
+        known: a release opened before; where the pointer still names it, it is returned itself.
 
     Raises:
         ReleaseError: pointer or release are missing or fail their check.
@@ -149,6 +151,8 @@ def open_release(uri: str, access: AwsAccess) -> Release:
     """
     read = _reader(uri, access)
     pointer = read_pointer(read(uri), uri)
+    if known is not None and pointer.sha256 == sha256(known.to_bytes()):
+        return known
     place = f"{uri.rpartition('/')[0]}/{pointer.version}.json"
     return read_release(read(place), pointer, place)
 

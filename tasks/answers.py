@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import threading
 import uuid
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -18,9 +19,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from data_contracts.errors import first_problem
 from data_contracts.queries import Frozen
 from reelroute.errors import StageError
+from reelroute.problems import first_problem
 from tasks.storage import Storage
 
 _READERS = 8
@@ -137,14 +138,24 @@ class AnswerStore:
                 objects = list(readers.map(self._storage.get, keys))
             for key, stored in zip(keys, objects, strict=True):
                 if stored is not None:
-                    data = gzip.decompress(stored.data) if key.endswith(".gz") else stored.data
                     source = self._storage.uri(key)
+                    data = _unpacked(stored.data, source) if key.endswith(".gz") else stored.data
                     self._take(_answer(line, source) for line in data.splitlines())
                     self._known.add(key)
             if None not in objects:
                 return
             # A part vanished: another run joined the parts meanwhile.
             keys = list(self._storage.keys(f"{self._prefix}/"))
+
+
+def _unpacked(data: bytes, source: str) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise StageError(
+            f"{source} is not a whole file of answers: {error}. "
+            "Move the file away to ask those requests again"
+        ) from None
 
 
 def _answer(line: bytes, source: str) -> Answer:

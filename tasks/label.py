@@ -25,7 +25,7 @@ from reelroute.parsing import parse_strict
 from reelroute.weights import RoutingWeights
 from tasks.answers import Answer, AnswerStore, request_key
 from tasks.base import Progress, StageContext, logger, stage_task
-from tasks.models import Model
+from tasks.models import Model, storable
 from tasks.storage import aws_access
 
 
@@ -296,7 +296,7 @@ def _take(
     """Sort what a cell's batch brought into accepted, duplicates and quarantined."""
     before = len(cell.kept)
     origin: dict[str, Any] = {"difficulty": cell.plan.difficulty, "domain": cell.plan.domain}
-    for raw in cell.fresh:
+    for raw in map(storable, cell.fresh):
         found.asked += 1
         text = " ".join(raw.split())
         cell.told.append(text[:MAX_QUERY_CHARACTERS])

@@ -26,6 +26,11 @@ class Reply:
     latency_ms: float
 
 
+def storable(text: str) -> str:
+    """The text with what UTF-8 can't hold (halves of surrogate pairs) made visible."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Model:
     """A model that can be asked; thread-safe as its client is.
@@ -82,5 +87,5 @@ class Model:
             usage = answer["usage"]
             bill.settle(usage["inputTokens"], usage["outputTokens"])
         content = answer["output"].get("message", {}).get("content", [])
-        text = "".join(block.get("text", "") for block in content)
+        text = storable("".join(block.get("text", "") for block in content))
         return Reply(text, usage["inputTokens"], usage["outputTokens"], latency_ms)

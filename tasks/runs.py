@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from configs.settings import Settings
-from data_contracts.errors import first_problem
 from data_contracts.runs import (
     STAGES,
     RunManifest,
@@ -21,6 +20,7 @@ from data_contracts.runs import (
     derive_manifest,
 )
 from reelroute.errors import StageError
+from reelroute.problems import first_problem
 from tasks.storage import Storage
 
 RUNS_PREFIX = "runs/"

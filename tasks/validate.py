@@ -14,7 +14,6 @@ from prefect.artifacts import create_table_artifact
 from pydantic import ValidationError
 
 from data_contracts.conversation import MAX_RECORDS, MIN_RECORDS
-from data_contracts.errors import first_problem
 from data_contracts.heldout import (
     NEAR_HELD_OUT,
     NearIndex,
@@ -26,6 +25,7 @@ from data_contracts.queries import UNKNOWN, LabelledQuery
 from data_contracts.runs import StoredFile
 from data_contracts.suite import SuiteLimits, SuiteResult, validate_dataset
 from reelroute.errors import StageError
+from reelroute.problems import first_problem
 from tasks.base import StageContext, logger, stage_task
 from tasks.reporting.text import inert
 

@@ -12,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,6 +42,8 @@ os.environ |= {
     "PREFECT_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": str(_HOME / "no-aws-config"),
     "AWS_SHARED_CREDENTIALS_FILE": str(_HOME / "no-aws-credentials"),
@@ -49,6 +52,7 @@ os.environ |= {
 from deployments.embedded.aws import EmbeddedAws  # noqa: E402
 from deployments.embedded.process import end  # noqa: E402
 from deployments.embedded.provision import make_bucket  # noqa: E402
+from reelroute.aws import AwsAccess  # noqa: E402
 from tests.support import CallsSince, Place  # noqa: E402
 
 
@@ -89,6 +93,14 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], log: Path) -> None:
         else:
             return
     raise AssertionError(f"no Prefect server: {log.read_text(encoding='utf-8', errors='replace')}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clients_are_made_once() -> Iterator[None]:
+    """A client takes long to make and is thread-safe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AwsAccess, "client", cache(AwsAccess.client))
+        yield
 
 
 @pytest.fixture(scope="session")

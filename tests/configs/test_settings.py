@@ -79,7 +79,7 @@ def test_every_finding_stands_on_a_line_of_its_own() -> None:
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="`budget.usd_per_run` is missing; add it"):
+    with pytest.raises(ConfigError, match=r"`budget\.usd_per_run` is missing; add it"):
         load_settings(profile(tmp_path, budget={}))
 
 

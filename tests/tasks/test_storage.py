@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 
 import pytest
 
@@ -115,16 +114,6 @@ def test_keys_and_folders_are_listed(place: Place) -> None:
     assert storage.folders("nothing/") == []
 
 
-def test_more_objects_than_one_page_holds_are_listed_and_deleted(place: Place) -> None:
-    storage = place.storage()
-    keys = [f"many/{n:04d}" for n in range(1001)]
-    s3 = place.aws.client("s3")
-    in_threads(lambda key: s3.put_object(Bucket=place.bucket, Key=key, Body=b""), keys, 8)
-    assert list(storage.keys("many/")) == keys
-    storage.delete(keys)
-    assert list(storage.keys("many/")) == []
-
-
 def test_deleting_what_is_not_there_does_no_harm(place: Place) -> None:
     place.storage().delete(["nothing"])
     place.storage().delete([])
@@ -168,7 +157,3 @@ def test_a_missing_credentials_file_is_named(place: Place) -> None:
 def test_a_missing_profile_of_the_credentials_file_is_named(place: Place) -> None:
     with pytest.raises(AwsError, match="no AWS profile 'nobody'"):
         place.storage(place.settings(aws__profile="nobody"))
-
-
-def test_listing_is_an_iterator_so_that_a_long_list_need_not_be_held(place: Place) -> None:
-    assert inspect.isgenerator(place.storage().keys("a"))

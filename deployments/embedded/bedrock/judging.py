@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from data_contracts.errors import first_problem
 from deployments.embedded.bedrock import objects
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.models.judge import RubricJudge, Verdict
+from reelroute.problems import first_problem
 
 MAX_PROMPTS: Final = 1_000
 _MAX_MESSAGES: Final = 20

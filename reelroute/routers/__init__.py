@@ -1,0 +1,19 @@
+"""Routers: a query in, routing weights out.
+
+`Router.from_release` gives the router of a release and follows newer ones. `route` never raises
+because of a model's bad answer: it is repaired, or replaced by keyword rules, and
+`weights.router` says so.
+"""
+
+from reelroute.routers.base import MAX_QUERY_CHARACTERS, QueryError, Router, check_query
+from reelroute.routers.bedrock import BedrockRouter
+from reelroute.routers.rules import RulesRouter
+
+__all__ = [
+    "MAX_QUERY_CHARACTERS",
+    "BedrockRouter",
+    "QueryError",
+    "Router",
+    "RulesRouter",
+    "check_query",
+]
