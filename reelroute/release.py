@@ -1,18 +1,20 @@
 """Releases: what search applications route with, and the one pointer that says which is current.
 
-`releases/<version>.json` is immutable. `releases/current.json` is the pointer; it names a
-release with the hash of its file and moves by a conditional write.
+`releases/<version>.json` is immutable; the files of its local model lie in `releases/models/`.
+`releases/current.json` is the pointer; it names a release with the hash of its file and moves
+by a conditional write.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reelroute.aws import AwsAccess, error_code, speaking
 from reelroute.errors import ReleaseError
@@ -54,20 +56,72 @@ class BedrockModel(_Frozen):
     max_tokens: int = Field(gt=0)
 
 
+class ModelFile(_Frozen):
+    """A file of a local model's folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class LocalModel(_Frozen):
+    """A local student; its files lie beside the release, in `models/<fingerprint>/`.
+
+    Attributes:
+        fingerprint: hash of all that the training depended on.
+    """
+
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    files: tuple[ModelFile, ...] = Field(min_length=1)
+
+    def place(self, name: str) -> str:
+        """Where a file lies, relative to the release's folder."""
+        return f"models/{self.fingerprint}/{name}"
+
+
+RouterKind = Literal["bedrock", "local", "cascade"]
+
+
 class Release(_Frozen):
     """An immutable release.
 
     Attributes:
         version: its name, unique in the environment.
+        router: who answers: the student in Bedrock, the local student, or a cascade of the
+            local one and, where its confidence is low, the one in Bedrock.
+        pass_on_above: the cascade's threshold: a local answer whose expected error (0 to 1) lies
+            above it is left to Bedrock.
         evaluation: the scores that let it through the gate.
     """
 
     version: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     run_id: str
     created_at: datetime
+    router: RouterKind
     prompt: Prompt
-    bedrock: BedrockModel
-    evaluation: dict[str, Any] = {}
+    bedrock: BedrockModel | None = None
+    local: LocalModel | None = None
+    pass_on_above: float | None = Field(default=None, ge=0, le=1)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_its_models(self) -> Release:
+        needed = {
+            "bedrock": ("bedrock",),
+            "local": ("local",),
+            "cascade": ("bedrock", "local", "pass_on_above"),
+        }[self.router]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"a {self.router} release needs {', '.join(missing)}")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """Hash of what answers: two releases with the same identity route alike."""
+        same = self.model_dump_json(include={"router", "prompt", "local", "pass_on_above"})
+        behind = self.bedrock.model_dump_json() if self.bedrock else ""
+        return sha256((same + behind).encode())
 
     def to_bytes(self) -> bytes:
         """The release's file."""
@@ -136,48 +190,92 @@ def read_release(data: bytes, pointer: ReleaseRef, source: str) -> Release:
     return release
 
 
-def open_release(uri: str, access: AwsAccess, known: Release | None = None) -> Release:
+def open_release(uri: str, read: Reader, known: Release | None = None) -> Release:
     """The release that a pointer names, verified.
 
     Args:
         uri: `s3://bucket/…/current.json`, or the path of a pointer file; the release's file
             lies beside it.
-        access: how AWS is reached.
+        read: reads the files.
         known: a release opened before; where the pointer still names it, it is returned itself.
 
     Raises:
         ReleaseError: pointer or release are missing or fail their check.
         AwsError: AWS can't be reached.
     """
-    read = _reader(uri, access)
     pointer = read_pointer(read(uri), uri)
     if known is not None and pointer.sha256 == sha256(known.to_bytes()):
         return known
-    place = f"{uri.rpartition('/')[0]}/{pointer.version}.json"
+    place = beside(uri, f"{pointer.version}.json")
     return read_release(read(place), pointer, place)
 
 
-def _reader(uri: str, access: AwsAccess) -> Callable[[str], bytes]:
-    if not uri.startswith("s3://"):
-        return _read_file
-    client = access.client("s3")
+def fetch_model(local: LocalModel, uri: str, read: Reader, cache: Path) -> Path:
+    """The folder of a release's local model on this machine, every file verified.
 
-    def read(place: str) -> bytes:
+    Args:
+        local: the model.
+        uri: the release pointer's; the files lie beside it.
+        read: reads the files.
+        cache: where fetched models are kept, a folder each.
+
+    Raises:
+        ReleaseError: a file is missing or other bytes than the release names.
+        AwsError: AWS can't be reached.
+    """
+    folder = cache / local.fingerprint
+    for file in local.files:
+        target = folder / file.name
+        if target.is_file() and sha256(target.read_bytes()) == file.sha256:
+            continue
+        place = beside(uri, local.place(file.name))
+        data = read(place)
+        if sha256(data) != file.sha256:
+            raise ReleaseError(f"{place} is not the file that the release names (hash differs)")
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{file.name}.{os.getpid()}.{threading.get_ident()}"
+        partial.write_bytes(data)
+        partial.replace(target)
+    return folder
+
+
+def beside(uri: str, name: str) -> str:
+    """The place of a file in the folder of another."""
+    folder, slash, _ = uri.rpartition("/")
+    return f"{folder}{slash}{name}"
+
+
+class Reader:
+    """Reads whole files from S3 or from this machine, by `s3://` address or path."""
+
+    def __init__(self, access: AwsAccess) -> None:
+        self._access = access
+        self._s3: Any = None
+
+    def __call__(self, place: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            ReleaseError: there is none.
+            AwsError: AWS can't be reached.
+        """
+        return self._from_s3(place) if place.startswith("s3://") else self._from_disk(place)
+
+    def _from_s3(self, place: str) -> bytes:
+        self._s3 = self._s3 or self._access.client("s3")
         bucket, _, key = place.removeprefix("s3://").partition("/")
         with speaking(f"reading {place}"):
             try:
-                data: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-            except client.exceptions.ClientError as error:
+                data: bytes = self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            except self._s3.exceptions.ClientError as error:
                 if error_code(error) == "NoSuchKey":
                     raise ReleaseError(f"{place} doesn't exist: no release yet?") from None
                 raise
         return data
 
-    return read
-
-
-def _read_file(place: str) -> bytes:
-    try:
-        return Path(place).resolve().read_bytes()
-    except OSError as error:
-        raise ReleaseError(f"{place} can't be read: {error.strerror}") from None
+    @staticmethod
+    def _from_disk(place: str) -> bytes:
+        try:
+            return Path(place).read_bytes()
+        except OSError as error:
+            raise ReleaseError(f"{place} can't be read: {error.strerror}") from None

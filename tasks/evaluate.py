@@ -94,7 +94,7 @@ def gather_candidates(stage: StageContext) -> list[Candidate]:
         candidate(LARGE_BASELINE, baseline.id, baseline.id, baseline),
     ]
     release = release_before(stage.run)
-    if release:
+    if release and release.bedrock:
         current = student.model_copy(update={"max_tokens": release.bedrock.max_tokens})
         candidates.append(
             candidate(

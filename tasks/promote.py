@@ -58,6 +58,7 @@ def build_release(stage: StageContext, summary: EvaluationSummary) -> Release:
         version="unnamed",
         run_id=stage.run.run_id,
         created_at=evaluate.ended_at,
+        router="bedrock",
         prompt=settings.prompt("router"),
         bedrock=BedrockModel(
             deployment_arn=deploy.resources["deployment_arn"],
@@ -85,10 +86,7 @@ def promote_release(stage: StageContext, release: Release, decision: GateDecisio
         if current.pointer.version == release.version:
             return Outcome("promoted", release.version, "the pointer is there already")
         now = load_release(storage, current.pointer)
-        if (now.bedrock.fingerprint, now.prompt.sha256) == (
-            release.bedrock.fingerprint,
-            release.prompt.sha256,
-        ) and now.bedrock.deployment_arn == release.bedrock.deployment_arn:
+        if now.identity == release.identity:
             return Outcome(
                 "identical", now.version, f"the model is identical to release {now.version}'s"
             )
@@ -142,12 +140,13 @@ def roll_back(settings: Settings, storage: Storage) -> tuple[str, ReleasePointer
         raise ReleaseError(f"{current.pointer.version} is the first release, none is before it")
     to = current.pointer.history[0]
     release = load_release(storage, to)
-    status = deployment_status(settings, release.bedrock.deployment_arn)
-    if status != "Active":
-        raise ReleaseError(
-            f"release {to.version}'s deployment {release.bedrock.deployment_arn} is {status}; "
-            "the pointer stays. Run the pipeline again to make a new release"
-        )
+    if release.bedrock:
+        status = deployment_status(settings, release.bedrock.deployment_arn)
+        if status != "Active":
+            raise ReleaseError(
+                f"release {to.version}'s deployment {release.bedrock.deployment_arn} is {status}; "
+                "the pointer stays. Run the pipeline again to make a new release"
+            )
     return current.pointer.version, move_pointer(storage, current, to, "rollback")
 
 

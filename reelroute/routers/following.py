@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from reelroute.aws import AwsAccess
-from reelroute.errors import ReelRouteError
-from reelroute.release import Release, open_release
+from reelroute.errors import ReelRouteError, ReleaseError
+from reelroute.release import Reader, Release, open_release
 from reelroute.routers.base import QueryError, Router, check_query
 from reelroute.routers.bedrock import BedrockRouter
 from reelroute.routers.rules import RulesRouter
@@ -81,6 +81,7 @@ class ReleaseRouter(Router):
         """Open the current release; see `Router.from_release` for the arguments and errors."""
         self.uri = uri
         self._access = access
+        self._read = Reader(access)
         self._deadline_ms = deadline_ms
         self._cache_size = cache_size
         self._fallback = fallback
@@ -148,7 +149,7 @@ class ReleaseRouter(Router):
         Raises:
             ReelRouteError: the new release is missing or fails its check; the old one stays.
         """
-        release = open_release(self.uri, self._access, known=self._current.release)
+        release = open_release(self.uri, self._read, known=self._current.release)
         if release is self._current.release:
             return False
         self._current = self._open(release)
@@ -174,8 +175,9 @@ class ReleaseRouter(Router):
         self.close()
 
     def _open(self, release: Release | None = None) -> _Current:
-        release = release or open_release(self.uri, self._access)
-        return _Current(release, router_of(release, self.uri, self._access), _Lru(self._cache_size))
+        release = release or open_release(self.uri, self._read)
+        router = router_of(release, self.uri, self._read, self._access)
+        return _Current(release, router, _Lru(self._cache_size))
 
     def _follow(self, seconds: float) -> None:
         while not self._closing.wait(seconds):
@@ -209,6 +211,8 @@ class ReleaseRouter(Router):
         return rules.model_copy(update={"reasoning": f"{rules.reasoning} ({why}.)"})
 
 
-def router_of(release: Release, uri: str, access: AwsAccess) -> Router:
-    """The router that a release names."""
+def router_of(release: Release, uri: str, read: Reader, access: AwsAccess) -> Router:
+    """The router that a release names, its models loaded."""
+    if release.bedrock is None:
+        raise ReleaseError(f"release {release.version} names no model that can be asked")
     return BedrockRouter.of_model(release.bedrock, release.prompt, access)
