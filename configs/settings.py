@@ -139,8 +139,11 @@ class ValidateSettings(_Section):
 
 
 class DistillSettings(_Section):
-    """The customization job."""
+    """The students: `bedrock` learns in a customization job, `local` is trained here."""
 
+    students: tuple[Literal["bedrock", "local"], ...] = Field(("bedrock", "local"), min_length=1)
+    #: Settings of the local student's training that differ from `TrainSettings`' defaults.
+    local: dict[str, Any] = Field(default_factory=dict)
     role_arn: RoleArn
     hyperparameters: dict[str, str] = {}
     max_response_tokens: int = Field(default=300, gt=0)
@@ -180,6 +183,10 @@ class EvaluateSettings(_Section):
 class PromoteSettings(_Section):
     """The gate."""
 
+    #: What may be promoted, in the order of preference: a later one must be clearly better.
+    candidates: tuple[Literal["local-student", "cascade", "distilled-student"], ...] = Field(
+        ("local-student", "cascade", "distilled-student"), min_length=1
+    )
     valid_rate_min: Share = 0.98
     #: The paired difference to the current release may not lie below this.
     max_regression: float = Field(default=0.05, ge=0)

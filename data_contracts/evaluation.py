@@ -13,6 +13,10 @@ BASE_STUDENT: Final = "base-student"
 DISTILLED_STUDENT: Final = "distilled-student"
 LARGE_BASELINE: Final = "large-baseline"
 CURRENT_RELEASE: Final = "current-release"
+LOCAL_STUDENT: Final = "local-student"
+CASCADE: Final = "cascade"
+#: What a run can promote, by default in the order of preference: the cheapest first.
+STUDENTS: Final = (LOCAL_STUDENT, CASCADE, DISTILLED_STUDENT)
 
 #: Candidates go by slugs; the pattern is the service's for inference source identifiers.
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=60)]
@@ -30,6 +34,8 @@ class Prediction(Frozen):
             valid, even where its repaired weights score.
         latency_ms: request to answer, measured at the client, in milliseconds.
         score, max_error, mean_error, dominant: the rubric (errors in percent points).
+        expected_error: the mean absolute error (0 to 0.5) that the candidate itself expected,
+            where it gives such an estimate.
         judge: the LLM judge's score (1 to 5), or None where it gave none.
     """
 
@@ -52,6 +58,7 @@ class Prediction(Frozen):
     max_error: int
     mean_error: float
     dominant: float
+    expected_error: float | None = None
     judge: float | None = None
     judge_explanation: str = ""
 
@@ -133,13 +140,43 @@ class PairedDifference(Frozen):
     interval: tuple[float, float]
 
 
+class CascadePoint(Frozen):
+    """The cascade on the benchmark, had it passed on a certain share of the queries.
+
+    Attributes:
+        pass_on_above: the threshold on the local student's expected error.
+        share: of the queries that are passed on, 0 to 1.
+        mean_latency_ms, cost_per_1k_usd: over all queries, passed on or not.
+    """
+
+    pass_on_above: float
+    share: float
+    rubric: float
+    mean_latency_ms: float
+    cost_per_1k_usd: float
+
+
 class EvaluationSummary(Frozen):
-    """All candidates of a run, on the benchmark (what the gate reads) and on fresh queries."""
+    """All candidates of a run, on the benchmark (what the gate reads) and on fresh queries.
+
+    Attributes:
+        pass_on_above: the cascade's threshold, chosen on the fresh queries.
+        cascade: what other thresholds would give on the benchmark.
+    """
 
     run_id: str
     benchmark: tuple[CandidateScores, ...]
     fresh: tuple[CandidateScores, ...] = ()
     differences: tuple[PairedDifference, ...] = ()
+    pass_on_above: float | None = None
+    cascade: tuple[CascadePoint, ...] = ()
+
+    def difference(self, candidate: str, against: str) -> PairedDifference | None:
+        """The paired difference of two candidates on the benchmark, or None."""
+        return next(
+            (d for d in self.differences if (d.candidate, d.against) == (candidate, against)),
+            None,
+        )
 
     def candidate(self, name: str) -> CandidateScores | None:
         """A candidate's scores on the benchmark by its slug, or None."""

@@ -22,7 +22,9 @@ from tasks.deploy import (
 )
 def deploy(stage: StageContext) -> StageResult:
     """Deploy the model on demand, wait until it is active, and ask it a few real queries."""
-    model_arn = stage.upstream["distill"].resources["model_arn"]
+    model_arn = stage.upstream["distill"].resources.get("model_arn")
+    if model_arn is None:
+        return StageResult("nothing to deploy: the run has no student in Bedrock")
     deployment_arn = None if stage.forced else find_deployment(stage, model_arn)
     reused = deployment_arn is not None
     if deployment_arn is None:

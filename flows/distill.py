@@ -1,40 +1,66 @@
-"""The distill stage: the student is trained."""
+"""The distill stage: the students are trained."""
 
 from __future__ import annotations
 
-from data_contracts.runs import Cost
+from typing import Any
+
+from data_contracts.runs import NO_COST, StoredFile
 from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
 from tasks.distill import (
     find_identical_model,
-    model_still_there,
+    models_still_there,
     start_job,
     training_cost,
     wait_for_model,
 )
+from tasks.local_student import FILE_PREFIX, find_identical_student, train_local_student
 
 
 @stage_flow(
     "distill",
-    reads=("upload",),
+    reads=("validate", "upload"),
     settings=("distill", "models.student", "models.distillation_teacher"),
-    still_there=model_still_there,
+    still_there=models_still_there,
 )
 def distill(stage: StageContext) -> StageResult:
-    """Train the student in a Bedrock customization job, unless an identical model is there."""
-    model = None if stage.forced else find_identical_model(stage)
-    cost = Cost()
-    if model is None:
-        job_arn = start_job(stage)
+    """Train the profile's students, each unless an identical one is there already.
+
+    The Bedrock student learns in a customization job; the local one learns here meanwhile.
+    """
+    students = stage.settings.distill.students
+    resources: dict[str, str] = {}
+    files: dict[str, StoredFile] = {}
+    metrics: dict[str, Any] = {}
+    said, cost, job_arn = [], NO_COST, None
+
+    model = None
+    if "bedrock" in students:
+        model = None if stage.forced else find_identical_model(stage)
+        job_arn = None if model else start_job(stage)
+
+    if "local" in students:
+        local = None if stage.forced else find_identical_student(stage)
+        local = local or train_local_student(stage)
+        files |= {f"{FILE_PREFIX}{name}": file for name, file in local.files.items()}
+        resources["local_fingerprint"] = local.fingerprint
+        metrics |= {"local": local.metrics, "local_reused": local.reused}
+        said.append(
+            f"local student {'reused' if local.reused else 'trained'}, "
+            f"rubric {local.metrics['rubric']:.2f} on its development rows"
+        )
+
+    if job_arn:
         model = wait_for_model(stage, job_arn)
         cost = training_cost(stage)
-    return StageResult(
-        summary=f"{'identical model reused' if model.reused else 'trained'}: {model.model_arn}",
-        resources={
+    if model:
+        resources |= {
             "job_arn": model.job_arn,
             "model_arn": model.model_arn,
             "fingerprint": model.fingerprint,
-        },
-        metrics={"reused": model.reused},
-        cost=cost,
-    )
+        }
+        metrics["reused"] = model.reused
+        done = "identical model reused" if model.reused else "trained"
+        said.insert(0, f"Bedrock student {done}: {model.model_arn}")
+
+    return StageResult("; ".join(said), files, resources, metrics, cost)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from data_contracts.runs import Cost
+import tempfile
+from pathlib import Path
+
+from data_contracts.runs import NO_COST
 from flows.stage import stage_flow
 from tasks.base import Progress, StageContext, StageResult
 from tasks.evaluate import (
@@ -11,6 +14,7 @@ from tasks.evaluate import (
     held_out_queries,
     join_demo,
     judge_cost,
+    make_cascade,
     read_judge,
     start_judge,
     summarise,
@@ -21,7 +25,7 @@ from tasks.releases import release_to_replace
 
 @stage_flow(
     "evaluate",
-    reads=("validate", "deploy"),
+    reads=("validate", "distill", "deploy"),
     settings=("evaluate", "models"),
     prompts=("router",),
     files=("data_contracts/heldout_benchmark.jsonl", "configs/judge.yaml"),
@@ -29,12 +33,19 @@ from tasks.releases import release_to_replace
 )
 def evaluate(stage: StageContext) -> StageResult:
     """Ask every candidate the held-out queries, score the answers, and have them judged."""
-    candidates = gather_candidates(stage)
     held_out = held_out_queries(stage)
-    total = len(candidates) * len(held_out)
-    progress = Progress("evaluate", f"{len(candidates)} candidates answer {total} times", total)
-    answered = {c.name: ask_candidate(stage, c, held_out, progress) for c in candidates}
-    predictions = {name: answers for name, (answers, _) in answered.items()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        candidates = gather_candidates(stage, folder)
+        total = len(candidates) * len(held_out)
+        progress = Progress("evaluate", f"{len(candidates)} candidates answer {total} times", total)
+        answered = {c.name: ask_candidate(stage, c, held_out, progress) for c in candidates}
+        predictions = {name: answers for name, (answers, _) in answered.items()}
+        cascade = make_cascade(stage, folder, candidates, predictions)
+        if cascade:
+            candidates.append(cascade)
+            answered[cascade.name] = ask_candidate(stage, cascade, held_out, progress)
+            predictions[cascade.name] = answered[cascade.name][0]
 
     jobs = {name: start_judge(stage, name, answers) for name, answers in predictions.items()}
     predictions = {
@@ -44,7 +55,7 @@ def evaluate(stage: StageContext) -> StageResult:
     summary = summarise(stage, candidates, predictions)
     demo = join_demo([answers for _, answers in answered.values()])
     files = write_report(stage, summary, predictions, demo)
-    judging = sum((judge_cost(stage, answers) for answers in predictions.values()), Cost())
+    judging = sum((judge_cost(stage, answers) for answers in predictions.values()), NO_COST)
     return StageResult(
         summary=", ".join(f"{scores.name} {scores.rubric:.2f}" for scores in summary.benchmark)
         + f" on the rubric, {len(held_out)} queries",

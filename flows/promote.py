@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
-from tasks.gate import decide
+from tasks.gate import choose
 from tasks.promote import (
     build_release,
+    decide_all,
     promote_release,
     read_summary,
     release_still_there,
@@ -24,13 +25,18 @@ from tasks.promote import (
 def promote(stage: StageContext) -> StageResult:
     """Let the gate decide; move the release pointer, or leave it and say why."""
     summary = read_summary(stage)
-    decision = decide(summary, stage.settings.promote)
-    release = build_release(stage, summary)
-    outcome = promote_release(stage, release, decision)
-    files = show_decision(stage, decision, outcome)
+    decisions = decide_all(stage, summary)
+    chosen = choose(decisions, summary)
+    release = build_release(stage, summary, chosen.candidate)
+    outcome = promote_release(stage, release, chosen)
+    files = show_decision(stage, decisions, chosen, outcome)
     return StageResult(
         summary=outcome.sentence(),
         files=files,
         resources={"current_release": outcome.version or ""},
-        metrics={"action": outcome.action, "gate_passed": decision.passed},
+        metrics={
+            "action": outcome.action,
+            "candidate": chosen.candidate,
+            "gate_passed": chosen.passed,
+        },
     )

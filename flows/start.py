@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 from configs.settings import load_settings
 from data_contracts.runs import check_run_id
 from flows.inputs import check_prices, derive_run_id, read_queries_file
+from tasks.local_student import check_training
 from tasks.runs import Run
 from tasks.storage import Storage
 
@@ -37,6 +38,7 @@ def start_run(
     """
     settings = load_settings(config, overrides)
     check_prices(settings)
+    check_training(settings)
     flow_run_id = str(flow_run.id) if flow_run.id else None
     storage = Storage(settings)
     storage.check()

@@ -66,6 +66,17 @@ def main() -> None:
     """Intent routing for video search: weigh the channels of a query, and keep the router fresh."""
 
 
+_release_option = click.option(
+    "--release",
+    metavar="URI",
+    envvar=RELEASE_VARIABLE,
+    help="s3://bucket/releases/current.json or a file; default: the profile's current release.",
+)
+_config_option = click.option(
+    "--config", metavar="FILE", help="The profile that names the release."
+)
+
+
 @main.command()
 @click.argument("query", required=False)
 @click.option(
@@ -74,13 +85,8 @@ def main() -> None:
 @click.option(
     "--output", type=click.Path(dir_okay=False), help="A JSON object a line; default: stdout."
 )
-@click.option(
-    "--release",
-    metavar="URI",
-    envvar=RELEASE_VARIABLE,
-    help="s3://bucket/releases/current.json or a file; default: the profile's current release.",
-)
-@click.option("--config", metavar="FILE", help="The profile that names the release.")
+@_release_option
+@_config_option
 def route(
     query: str | None,
     source: str | None,
@@ -92,7 +98,7 @@ def route(
     if (query is None) == (source is None):
         raise click.UsageError("give either a QUERY or --input FILE")
     queries = [check_query(query)] if query is not None else list(_read_queries(str(source)))
-    router = _router(release, config)
+    router = _opened(*_source(release, config))
     lines = [
         json.dumps(
             {
@@ -113,16 +119,55 @@ def route(
         click.echo(text, nl=False)
 
 
-def _router(release: str | None, config: str | None) -> Router:
+@main.command()
+@_release_option
+@_config_option
+@click.option("--host", help="Where to listen.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Where to listen; 0 takes a free port.  [default: 8080]")
+@click.option("--workers", type=int, help="Processes that share the port.  [default: 1]")
+@click.option(
+    "--log-queries/--no-log-queries",
+    default=None,
+    help="Whether the text of queries stands in the log.  [default: no]",
+)
+@click.option("--max-body-bytes", type=int, help="Longer bodies are refused.  [default: 1048576]")
+@click.option("--max-batch", type=int, help="Queries in one request at most.  [default: 256]")
+@click.option(
+    "--follow-seconds",
+    type=float,
+    help="How often the release pointer is looked at; 0 never.  [default: 30]",
+)
+@click.option(
+    "--deadline-ms",
+    type=float,
+    help="The longest a query waits for a model behind the network; 0 waits.  [default: 2000]",
+)
+def serve(release: str | None, config: str | None, **options: Any) -> None:
+    """Serve the current release over HTTP: POST /v1/route; /openapi.json describes it.
+
+    Each option can also stand in the environment, as in REELROUTE_SERVICE__MAX_BATCH=50.
+    """
+    if not all(map(importlib.util.find_spec, ("fastapi", "uvicorn", "prometheus_client"))):
+        raise ReelRouteError("the service needs more packages: pip install 'reelroute[service]'")
+    from reelroute.service.command import serve_release
+    from reelroute.service.settings import load_service_settings
+
+    settings = load_service_settings(options)
+    serve_release(*_source(release, config), settings)
+
+
+def _source(release: str | None, config: str | None) -> tuple[str, AwsAccess]:
+    """The release pointer that a command routes with, and how it is reached."""
     if release:
-        return _opened(release, AwsAccess())
+        return release, AwsAccess()
     pipeline = _pipeline_commands()
     if pipeline is None:
         raise ReelRouteError(
             f"no release named: give --release URI or set {RELEASE_VARIABLE}, for example to "
             "s3://bucket/releases/current.json"
         )
-    return _opened(*pipeline.release_source(config))
+    source: tuple[str, AwsAccess] = pipeline.release_source(config)
+    return source
 
 
 def _opened(uri: str, access: AwsAccess) -> Router:
@@ -133,7 +178,7 @@ def _opened(uri: str, access: AwsAccess) -> Router:
 def _read_queries(source: str) -> Iterator[str]:
     for number, line in enumerate(Path(source).read_bytes().splitlines(), start=1):
         try:
-            text = line.decode("utf-8")
+            text = line.decode("utf-8-sig")
             if text.strip():
                 yield check_query(text)
         except UnicodeDecodeError:

@@ -134,5 +134,6 @@ def deployment_status(settings: Settings, deployment_arn: str) -> str:
 
 
 def deployment_still_active(settings: Settings, record: StageRecord) -> bool:
-    """Whether the deployment that the record names still answers."""
-    return deployment_status(settings, record.resources["deployment_arn"]) == "Active"
+    """Whether the deployment that the record names, if any, still answers."""
+    deployment_arn = record.resources.get("deployment_arn")
+    return deployment_arn is None or deployment_status(settings, deployment_arn) == "Active"

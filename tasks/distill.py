@@ -168,9 +168,10 @@ def model_exists(settings: Settings, model_arn: str) -> bool:
     return True
 
 
-def model_still_there(settings: Settings, record: StageRecord) -> bool:
-    """Whether the model that the record names is still there."""
-    return model_exists(settings, record.resources["model_arn"])
+def models_still_there(settings: Settings, record: StageRecord) -> bool:
+    """Whether the model that the record names, if any, is still there."""
+    model_arn = record.resources.get("model_arn")
+    return model_arn is None or model_exists(settings, model_arn)
 
 
 def _registry_key(its_fingerprint: str) -> str:

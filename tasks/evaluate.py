@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from configs.settings import ModelSettings
 from data_contracts.evaluation import (
-    BASE_STUDENT,
-    CURRENT_RELEASE,
+    CASCADE,
     DISTILLED_STUDENT,
-    LARGE_BASELINE,
+    LOCAL_STUDENT,
+    STUDENTS,
     EvaluationSummary,
     Prediction,
 )
@@ -28,13 +28,19 @@ from reelroute.errors import AnswerError, StageError
 from reelroute.parsing import parse_forgiving, parse_strict
 from reelroute.rubric import score
 from tasks.answer_text import answer_text
-from tasks.answers import Answer, AnswerStore, request_key
 from tasks.base import Progress, StageContext, stage_task
+from tasks.candidates import (
+    Asked,
+    BedrockCandidate,
+    Candidate,
+    Candidates,
+    CascadeCandidate,
+    LocalCandidate,
+)
+from tasks.cascade import cascade_curve, choose_threshold
 from tasks.cost import estimate_tokens
 from tasks.jobs import find_ours, wait
 from tasks.metrics import candidate_scores, paired_difference
-from tasks.models import Model
-from tasks.releases import release_before
 from tasks.reporting.charts import report_charts
 from tasks.reporting.inputs import DemoAnswer, PublishedFigures, ReportInput
 from tasks.reporting.markdown import evaluation_markdown
@@ -48,22 +54,6 @@ MAX_PROMPTS_PER_JOB = 1000
 JUDGE_OUTPUT_TOKENS = 150
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Something that routes queries, asked as it is asked in production.
-
-    Attributes:
-        name: its slug.
-        label: what it is, in words.
-        prompt: the system text that it is asked with.
-    """
-
-    name: str
-    label: str
-    model: Model
-    prompt: str
-
-
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     """A held-out query with the reading that it belongs to."""
@@ -73,39 +63,9 @@ class HeldOut:
 
 
 @stage_task
-def gather_candidates(stage: StageContext) -> list[Candidate]:
-    """Base student, distilled student, large baseline and, once there is one, the release."""
-    settings = stage.settings
-    client = aws_access(settings).client("bedrock-runtime")
-    prompt = settings.prompt("router").text
-    student = settings.models.student
-
-    def candidate(
-        name: str, label: str, model_id: str, model: ModelSettings, asked: str = prompt
-    ) -> Candidate:
-        price = settings.price(model)
-        return Candidate(name, label, Model(client, model_id, model, price, stage.meter), asked)
-
-    baseline = settings.models.large_baseline
-    deployment = stage.upstream["deploy"].resources["deployment_arn"]
-    candidates = [
-        candidate(BASE_STUDENT, f"{student.id}, not distilled", student.id, student),
-        candidate(DISTILLED_STUDENT, f"{student.id}, distilled", deployment, student),
-        candidate(LARGE_BASELINE, baseline.id, baseline.id, baseline),
-    ]
-    release = release_before(stage.run)
-    if release and release.bedrock:
-        current = student.model_copy(update={"max_tokens": release.bedrock.max_tokens})
-        candidates.append(
-            candidate(
-                CURRENT_RELEASE,
-                f"release {release.version}",
-                release.bedrock.deployment_arn,
-                current,
-                release.prompt.text,
-            )
-        )
-    return candidates
+def gather_candidates(stage: StageContext, folder: Path) -> list[Candidate]:
+    """Base student, the run's students, large baseline and, once there is one, the release."""
+    return Candidates(stage, folder).of_run()
 
 
 @stage_task
@@ -123,51 +83,50 @@ def held_out_queries(stage: StageContext) -> list[HeldOut]:
 def ask_candidate(
     stage: StageContext, candidate: Candidate, held_out: Sequence[HeldOut], progress: Progress
 ) -> tuple[list[Prediction], list[DemoAnswer]]:
-    """A candidate's answers to the held-out queries, and to the report's chosen ones.
-
-    Answers are stored before they are used: after a kill only the missing ones are asked.
-    """
-    folder = f"answers-a{stage.attempt}" if stage.forced else "answers"
-    store = AnswerStore(stage.storage, stage.run.key(f"evaluation/{folder}/{candidate.name}"))
-
-    def ask(query: str) -> Answer:
-        key = request_key(candidate.model.model_id, candidate.prompt, query)
-        known = store.get(key)
-        if known:
-            return known
-        reply = candidate.model.ask(candidate.prompt, [query])
-        answer = Answer(
-            key=key,
-            status="usable",
-            texts=(reply.text,),
-            input_tokens=reply.input_tokens,
-            output_tokens=reply.output_tokens,
-            latency_ms=reply.latency_ms,
-            run_id=stage.run.run_id,
-            attempt=stage.attempt,
-        )
-        store.put(answer)
-        return answer
-
+    """A candidate's answers to the held-out queries, and to the report's chosen ones."""
     start = progress.done
     predictions = []
-    with ThreadPoolExecutor(stage.settings.evaluate.concurrency) as pool:
-        answers = pool.map(ask, [item.row.query for item in held_out])
-        for done, (item, answer) in enumerate(zip(held_out, answers, strict=True), start=1):
-            predictions.append(predict(candidate.name, item, answer))
+    with ThreadPoolExecutor(candidate.concurrency) as pool:
+        answers = pool.map(candidate.ask, [item.row.query for item in held_out])
+        for done, (item, asked) in enumerate(zip(held_out, answers, strict=True), start=1):
+            predictions.append(predict(candidate.name, item, asked))
             progress.show(start + done)
         queries = stage.settings.evaluate.demo_queries
         demo = [
-            DemoAnswer(query, {candidate.name: answer.texts[-1]})
-            for query, answer in zip(queries, pool.map(ask, queries), strict=True)
+            DemoAnswer(query, {candidate.name: asked.text})
+            for query, asked in zip(queries, pool.map(candidate.ask, queries), strict=True)
         ]
-    store.compact()
+    candidate.finish()
     return predictions, demo
 
 
-def predict(candidate: str, item: HeldOut, answer: Answer) -> Prediction:
+@stage_task
+def make_cascade(
+    stage: StageContext,
+    folder: Path,
+    candidates: Sequence[Candidate],
+    predictions: Mapping[str, Sequence[Prediction]],
+) -> CascadeCandidate | None:
+    """The cascade of the run's two students, its threshold chosen on the fresh queries.
+
+    None where the run doesn't have both students. What is passed on was asked already, so the
+    cascade buys nothing.
+    """
+    by_name = {candidate.name: candidate for candidate in candidates}
+    local, behind = by_name.get(LOCAL_STUDENT), by_name.get(DISTILLED_STUDENT)
+    if not isinstance(local, LocalCandidate) or not isinstance(behind, BedrockCandidate):
+        return None
+    ours, theirs = (
+        [p for p in predictions[name] if p.reading == "fresh"]
+        for name in (LOCAL_STUDENT, DISTILLED_STUDENT)
+    )
+    threshold = choose_threshold(ours, theirs)
+    return Candidates(stage, folder).cascade(CASCADE, local, behind, threshold)
+
+
+def predict(candidate: str, item: HeldOut, asked: Asked) -> Prediction:
     """Score one answer by the rubric; strict for validity, forgiving for its weights."""
-    row, text = item.row, answer.texts[-1]
+    row, text = item.row, asked.text
     problem: str | None = None
     try:
         parse_strict(text)
@@ -192,13 +151,14 @@ def predict(candidate: str, item: HeldOut, answer: Answer) -> Prediction:
         weights=weights,
         repairs=repairs,
         problem=problem,
-        latency_ms=answer.latency_ms,
-        input_tokens=answer.input_tokens,
-        output_tokens=answer.output_tokens,
+        latency_ms=asked.latency_ms,
+        input_tokens=asked.input_tokens,
+        output_tokens=asked.output_tokens,
         score=verdict.score,
         max_error=verdict.max_error,
         mean_error=verdict.mean_error,
         dominant=verdict.dominant,
+        expected_error=asked.expected_error,
     )
 
 
@@ -345,8 +305,8 @@ def summarise(
                     mine,
                     name=candidate.name,
                     label=candidate.label,
-                    model=candidate.model.model_id,
-                    price=candidate.model.price,
+                    model=candidate.model,
+                    price=candidate.price,
                     **dice,
                 )
 
@@ -354,16 +314,23 @@ def summarise(
         name: [p for p in answers if p.reading == "benchmark"]
         for name, answers in predictions.items()
     }
-    student = benchmark[DISTILLED_STUDENT]
+    cascade = next(
+        (c for c in candidates if isinstance(c, CascadeCandidate) and c.name == CASCADE), None
+    )
+    local, behind = (benchmark.get(name, []) for name in (LOCAL_STUDENT, DISTILLED_STUDENT))
     return EvaluationSummary(
         run_id=stage.run.run_id,
         benchmark=tuple(reading("benchmark")),
         fresh=tuple(reading("fresh")),
         differences=tuple(
-            paired_difference(student, answers, **dice)
+            paired_difference(benchmark[student], answers, **dice)
+            for student in STUDENTS
+            if student in benchmark
             for name, answers in benchmark.items()
-            if name != DISTILLED_STUDENT
+            if name != student
         ),
+        pass_on_above=cascade.pass_on_above if cascade else None,
+        cascade=cascade_curve(local, behind, cascade.behind.price) if cascade else (),
     )
 
 
@@ -453,13 +420,14 @@ def _judge_output(stage: StageContext, candidate: str) -> str:
 
 
 def _judge_line(candidate: str, prediction: Prediction) -> str:
+    said = prediction.answer if prediction.answer.strip() else "(no answer)"
     record = {
         "prompt": prediction.query,
         "referenceResponse": answer_text(prediction.reference),
         "category": prediction.channel,
         "modelResponses": [
             # The service takes no empty response.
-            {"response": prediction.answer or "(no answer)", "modelIdentifier": candidate}
+            {"response": said, "modelIdentifier": candidate}
         ],
     }
     return json.dumps(record, ensure_ascii=False) + "\n"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.settings import PromoteSettings
 from data_contracts.evaluation import (
     BASE_STUDENT,
     CURRENT_RELEASE,
-    DISTILLED_STUDENT,
     EvaluationSummary,
 )
 from reelroute.errors import StageError
@@ -30,8 +30,9 @@ class GateCheck:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """The gate's conditions, all of which must hold."""
+    """The gate's conditions for one candidate, all of which must hold."""
 
+    candidate: str
     checks: tuple[GateCheck, ...]
 
     @property
@@ -44,16 +45,16 @@ class GateDecision:
         return "; ".join(check.sentence() for check in self.checks if not check.passed)
 
 
-def decide(summary: EvaluationSummary, settings: PromoteSettings) -> GateDecision:
-    """Judge the distilled student on the benchmark.
+def decide(summary: EvaluationSummary, settings: PromoteSettings, candidate: str) -> GateDecision:
+    """Judge a candidate on the benchmark.
 
     Raises:
-        StageError: the evaluation lacks the student, the base student, or, where there is a
+        StageError: the evaluation lacks the candidate, the base student, or, where there is a
             current release, the difference to it.
     """
-    student, base = summary.candidate(DISTILLED_STUDENT), summary.candidate(BASE_STUDENT)
+    student, base = summary.candidate(candidate), summary.candidate(BASE_STUDENT)
     if student is None or base is None:
-        raise StageError("the evaluation lacks the distilled or the base student: run it again")
+        raise StageError(f"the evaluation lacks {candidate} or {BASE_STUDENT}: run it again")
     checks = [
         GateCheck(
             "valid rate",
@@ -75,14 +76,7 @@ def decide(summary: EvaluationSummary, settings: PromoteSettings) -> GateDecisio
         ),
     ]
     if summary.candidate(CURRENT_RELEASE):
-        difference = next(
-            (
-                d
-                for d in summary.differences
-                if (d.candidate, d.against) == (DISTILLED_STUDENT, CURRENT_RELEASE)
-            ),
-            None,
-        )
+        difference = summary.difference(candidate, CURRENT_RELEASE)
         if difference is None:
             raise StageError("the evaluation lacks the difference to the release: run it again")
         low, high = difference.interval
@@ -94,4 +88,30 @@ def decide(summary: EvaluationSummary, settings: PromoteSettings) -> GateDecisio
                 f"lower bound not below {-settings.max_regression:+.2f}",
             )
         )
-    return GateDecision(tuple(checks))
+    return GateDecision(candidate, tuple(checks))
+
+
+def choose(decisions: Sequence[GateDecision], summary: EvaluationSummary) -> GateDecision:
+    """Of several candidates the one to promote, or to refuse if none passes the gate.
+
+    The first that passes, in the profile's order of preference, unless a later one that passes
+    is better on the rubric beyond the paired bootstrap interval.
+
+    Args:
+        decisions: at least one, in the order of preference.
+        summary: with the differences of the candidates.
+    """
+    passed = [decision for decision in decisions if decision.passed]
+    if not passed:
+        return max(decisions, key=lambda decision: _rubric(summary, decision.candidate))
+    chosen = passed[0]
+    for other in passed[1:]:
+        difference = summary.difference(other.candidate, chosen.candidate)
+        if difference and difference.interval[0] > 0:
+            chosen = other
+    return chosen
+
+
+def _rubric(summary: EvaluationSummary, candidate: str) -> float:
+    scores = summary.candidate(candidate)
+    return scores.rubric if scores else 0.0

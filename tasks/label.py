@@ -139,7 +139,8 @@ class Teacher:
             except AnswerError as problem:
                 reason = str(problem)
                 repair = self._repair.replace("{problem}", reason)
-                turns = [*turns, reply.text or "(no answer)", repair]
+                # The service takes no blank turn.
+                turns = [*turns, reply.text if reply.text.strip() else "(no answer)", repair]
         answer = Answer(
             key=key,
             status=status,
@@ -350,7 +351,7 @@ def read_own_queries(stage: StageContext, file: StoredFile) -> Queries:
             continue
         found.asked += 1
         try:
-            text = " ".join(line.decode("utf-8").split())
+            text = " ".join(line.decode("utf-8-sig").split())
             problem = query_problem(text)
         except UnicodeDecodeError as error:
             text = line.decode("utf-8", errors="backslashreplace").strip()

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from prefect.artifacts import create_markdown_artifact
 
 from configs.settings import Settings
-from data_contracts.evaluation import DISTILLED_STUDENT, EvaluationSummary
+from data_contracts.evaluation import (
+    CASCADE,
+    DISTILLED_STUDENT,
+    LOCAL_STUDENT,
+    EvaluationSummary,
+)
 from data_contracts.runs import StageRecord, StoredFile
 from reelroute.errors import ReleaseError, StageError
-from reelroute.release import BedrockModel, Release, ReleasePointer, sha256
+from reelroute.release import BedrockModel, Release, ReleasePointer, RouterKind, sha256
 from tasks.base import StageContext, stage_task
 from tasks.deploy import deployment_status
-from tasks.gate import GateDecision
+from tasks.gate import GateDecision, decide
+from tasks.local_student import local_model, publish_student
 from tasks.releases import (
     current_pointer,
     load_release,
@@ -22,6 +29,12 @@ from tasks.releases import (
     write_release,
 )
 from tasks.storage import Storage
+
+_ROUTERS: dict[str, RouterKind] = {
+    LOCAL_STUDENT: "local",
+    CASCADE: "cascade",
+    DISTILLED_STUDENT: "bedrock",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +58,51 @@ def read_summary(stage: StageContext) -> EvaluationSummary:
     return EvaluationSummary.model_validate_json(stage.read("evaluate", "summary"))
 
 
-def build_release(stage: StageContext, summary: EvaluationSummary) -> Release:
-    """The release of a run's model; the same run and evaluation give the same release."""
+def decide_all(stage: StageContext, summary: EvaluationSummary) -> list[GateDecision]:
+    """The gate's decision on every candidate that the profile allows and the run has.
+
+    Raises:
+        StageError: the run has none of them.
+    """
+    settings = stage.settings.promote
+    there = [name for name in settings.candidates if summary.candidate(name)]
+    if not there:
+        raise StageError(
+            f"the run has none of the candidates {', '.join(settings.candidates)}: correct "
+            "`promote.candidates` or `distill.students`"
+        )
+    return [decide(summary, settings, name) for name in there]
+
+
+def build_release(stage: StageContext, summary: EvaluationSummary, candidate: str) -> Release:
+    """The release of a candidate; the same run and evaluation give the same release."""
     settings = stage.settings
     distill, deploy = stage.upstream["distill"], stage.upstream["deploy"]
-    evaluate = stage.upstream["evaluate"]
-    student = summary.candidate(DISTILLED_STUDENT)
-    if student is None:
-        raise StageError("the evaluation lacks the distilled student: run it again")
-    scores = student.model_dump(mode="json", exclude={"slices"})
-    release = Release(
-        version="unnamed",
-        run_id=stage.run.run_id,
-        created_at=evaluate.ended_at,
-        router="bedrock",
-        prompt=settings.prompt("router"),
-        bedrock=BedrockModel(
+    scores = summary.candidate(candidate)
+    if scores is None:
+        raise StageError(f"the evaluation lacks {candidate}: run it again")
+    router = _ROUTERS[candidate]
+    bedrock = local = None
+    if router != "local":
+        bedrock = BedrockModel(
             deployment_arn=deploy.resources["deployment_arn"],
             model_arn=distill.resources["model_arn"],
             fingerprint=distill.resources["fingerprint"],
             region=settings.aws.region,
             max_tokens=settings.models.student.max_tokens,
-        ),
-        evaluation=scores,
+        )
+    if router != "bedrock":
+        local = local_model(distill)
+    release = Release(
+        version="unnamed",
+        run_id=stage.run.run_id,
+        created_at=stage.upstream["evaluate"].ended_at,
+        router=router,
+        prompt=settings.prompt("router"),
+        bedrock=bedrock,
+        local=local,
+        pass_on_above=summary.pass_on_above if router == "cascade" else None,
+        evaluation=scores.model_dump(mode="json", exclude={"slices"}),
     )
     digest = sha256(release.to_bytes())[:8]
     return release.model_copy(update={"version": f"{stage.run.run_id}-{digest}"})
@@ -92,6 +127,8 @@ def promote_release(stage: StageContext, release: Release, decision: GateDecisio
             )
     if not decision.passed:
         return Outcome("refused", current.pointer.version if current else None, decision.why_not())
+    if release.local:
+        publish_student(storage, stage.upstream["distill"], release.local)
     ref = write_release(storage, release)
     pointer = move_pointer(storage, current, ref, "promote")
     before = current.pointer.version if current else "none"
@@ -100,23 +137,26 @@ def promote_release(stage: StageContext, release: Release, decision: GateDecisio
 
 @stage_task
 def show_decision(
-    stage: StageContext, decision: GateDecision, outcome: Outcome
+    stage: StageContext, decisions: Sequence[GateDecision], chosen: GateDecision, outcome: Outcome
 ) -> dict[str, StoredFile]:
     """The gate's conditions and the outcome as an artifact and as a file."""
-    lines = [
-        f"# {outcome.action.capitalize()}: {outcome.version or 'no release yet'}",
-        "",
-        outcome.reason,
-        "",
-        "| | condition | observed | required |",
-        "|---|---|---|---|",
-        *(
-            f"| {'✅' if check.passed else '❌'} | {check.name} | {check.observed} "
-            f"| {check.required} |"
-            for check in decision.checks
-        ),
-    ]
-    markdown = "\n".join(lines) + "\n"
+    lines = [f"# Gate: {outcome.sentence()}", ""]
+    for decision in decisions:
+        word = "passes" if decision.passed else "does not pass"
+        mark = " — chosen" if decision is chosen else ""
+        lines += [
+            f"## {decision.candidate} {word}{mark}",
+            "",
+            "| | condition | observed | required |",
+            "|---|---|---|---|",
+            *(
+                f"| {'✅' if check.passed else '❌'} | {check.name} | {check.observed} "
+                f"| {check.required} |"
+                for check in decision.checks
+            ),
+            "",
+        ]
+    markdown = "\n".join(lines)
     create_markdown_artifact(
         key="gate", markdown=markdown, description="Whether the run's model may be the release"
     )

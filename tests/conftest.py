@@ -11,7 +11,8 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
@@ -50,9 +51,11 @@ os.environ |= {
 }
 
 from deployments.embedded.aws import EmbeddedAws  # noqa: E402
+from deployments.embedded.calls import Call  # noqa: E402
 from deployments.embedded.process import end  # noqa: E402
 from deployments.embedded.provision import make_bucket  # noqa: E402
 from reelroute.aws import AwsAccess  # noqa: E402
+from tasks.runs import Run  # noqa: E402
 from tests.support import CallsSince, Place  # noqa: E402
 
 
@@ -132,3 +135,33 @@ def place(embedded: EmbeddedAws, tmp_path: Path) -> Place:
 def calls(embedded: EmbeddedAws) -> CallsSince:
     """The calls that the embedded AWS gets from here on."""
     return CallsSince(embedded)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline that has run to its end; many tests read it, none changes it."""
+
+    place: Place
+    config: str
+    run: Run
+    flow_run_id: str
+    message: str
+    calls: Sequence[Call]
+
+
+@pytest.fixture(scope="session")
+def finished(
+    session_aws: EmbeddedAws, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    """A small pipeline from the first stage to the last."""
+    from flows.pipeline import pipeline
+    from flows.start import derive_run_id
+
+    session_aws.faults.clear()
+    place = _place(session_aws, tmp_path_factory.mktemp("finished"))
+    config, since = place.profile(), CallsSince(session_aws)
+    state = pipeline(config=config, return_state=True)
+    assert state.is_completed(), state.message
+    flow_run_id = str(state.state_details.flow_run_id)
+    run = Run(place.storage(), derive_run_id(flow_run_id))
+    return Finished(place, config, run, flow_run_id, state.message or "", since.all())

@@ -61,6 +61,7 @@ class Place:
             "prefect.api_url": self.api_url,
             "label.plan": str(self.plan()),
             "label.size": 300,
+            "distill.students": ["bedrock"],
             "distill.poll_seconds": 0.05,
             "deploy.poll_seconds": 0.05,
             "deploy.smoke_queries": 3,
@@ -131,7 +132,8 @@ class Place:
             run=run or self.run(settings=settings),
             stage=stage,
             attempt=attempt,
-            inputs=inputs or {"settings": "0"},
+            # Names in AWS depend on the inputs, and all tests share one account.
+            inputs=inputs or {"bucket": self.bucket},
             upstream=dict(upstream or {}),
             meter=CostMeter(budget or settings.budget.usd_per_run, spent),
             forced=forced,

@@ -7,11 +7,16 @@ because of a model's bad answer: it is repaired, or replaced by keyword rules, a
 
 from reelroute.routers.base import MAX_QUERY_CHARACTERS, QueryError, Router, check_query
 from reelroute.routers.bedrock import BedrockRouter
+from reelroute.routers.cascade import CascadeRouter
+from reelroute.routers.local import ExplainedWeights, LocalRouter
 from reelroute.routers.rules import RulesRouter
 
 __all__ = [
     "MAX_QUERY_CHARACTERS",
     "BedrockRouter",
+    "CascadeRouter",
+    "ExplainedWeights",
+    "LocalRouter",
     "QueryError",
     "Router",
     "RulesRouter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -10,14 +11,17 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from reelroute.aws import AwsAccess
 from reelroute.errors import ReelRouteError, ReleaseError
-from reelroute.release import Reader, Release, open_release
+from reelroute.release import Reader, Release, fetch_model, open_release
 from reelroute.routers.base import QueryError, Router, check_query
 from reelroute.routers.bedrock import BedrockRouter
+from reelroute.routers.cascade import CascadeRouter
+from reelroute.routers.local import LocalRouter
 from reelroute.routers.rules import RulesRouter
 from reelroute.weights import RoutingWeights
 
@@ -212,7 +216,25 @@ class ReleaseRouter(Router):
 
 
 def router_of(release: Release, uri: str, read: Reader, access: AwsAccess) -> Router:
-    """The router that a release names, its models loaded."""
-    if release.bedrock is None:
+    """The router that a release names, its models fetched, verified and loaded.
+
+    Raises:
+        ReelRouteError: a model is missing or fails its check.
+    """
+    local = behind = None
+    if release.router != "bedrock" and release.local:
+        local = LocalRouter.of_folder(fetch_model(release.local, uri, read, model_cache()))
+    if release.router != "local" and release.bedrock:
+        behind = BedrockRouter.of_model(release.bedrock, release.prompt, access)
+    if local and behind and release.pass_on_above is not None:
+        return CascadeRouter(local, behind, release.pass_on_above)
+    router = local or behind
+    if router is None:
         raise ReleaseError(f"release {release.version} names no model that can be asked")
-    return BedrockRouter.of_model(release.bedrock, release.prompt, access)
+    return router
+
+
+def model_cache() -> Path:
+    """Where fetched models are kept: `REELROUTE_CACHE`, or the user's cache folder."""
+    named = os.environ.get("REELROUTE_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    return Path(named or Path.home() / ".cache") / "reelroute" / "models"

@@ -30,7 +30,7 @@ def test_names_depend_on_run_stage_inputs_and_parts(place: Place) -> None:
         place.stage("distill", run=run_1),
         place.stage("distill", run=run_2),
         place.stage("deploy", run=run_1),
-        place.stage("distill", run=run_1, inputs={"settings": "1"}),
+        place.stage("distill", run=run_1, inputs={"other": "1"}),
     ]
     names = {stage.name() for stage in stages} | {stages[0].name("part")}
     tokens = {stage.token() for stage in stages} | {stages[0].token("part")}

@@ -1,0 +1,1 @@
+"""What backs the README's figures for speed and quality."""

@@ -1,0 +1,203 @@
+"""The app: what is asked for, and what is answered, counted and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, TextIO
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from reelroute import __version__
+from reelroute.errors import ReelRouteError
+from reelroute.routers import QueryError, Router
+from reelroute.service.answering import Answered, Answering
+from reelroute.service.errors import ApiError, ErrorBody, install_error_handlers
+from reelroute.service.gate import ROUTE_PATH, Gate
+from reelroute.service.lifecycle import Lifecycle, OpenRouter
+from reelroute.service.logs import LineWriter, QueryLog, is_fallback
+from reelroute.service.metrics import CONTENT_TYPE, Metrics
+from reelroute.service.schemas import (
+    ROUTE_REQUEST_BODY,
+    Health,
+    Readiness,
+    RouteAnswer,
+    RouteAnswers,
+    RouteRequest,
+)
+from reelroute.service.settings import ServiceSettings
+
+_log = logging.getLogger(__name__)
+
+_DESCRIPTION: Final = (
+    "How much each of four channels of a video (visual, audio, transcription, metadata) should "
+    "count for a search query."
+)
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": ErrorBody, "description": "The body is not JSON."},
+    413: {"model": ErrorBody, "description": "The body is too long."},
+    415: {"model": ErrorBody, "description": "The body is not declared as JSON."},
+    422: {"model": ErrorBody, "description": "Not a request, or a query outside the limits."},
+    503: {"model": ErrorBody, "description": "No answer now: not ready, or too much at once."},
+}
+
+
+def create_app(
+    router: Router | OpenRouter,
+    settings: ServiceSettings | None = None,
+    *,
+    log: TextIO | None = None,
+) -> FastAPI:
+    """The service as an ASGI app.
+
+    Args:
+        router: the router, or the way to open it: then the app opens it in the background, is
+            not ready until it has succeeded, and closes it at the end.
+        settings: the service's settings; those of the socket are the server's matter.
+        log: where the request log goes; by default standard output.
+    """
+    settings = settings or ServiceSettings()
+    lifecycle = Lifecycle(router)
+    metrics = Metrics()
+    lines = LineWriter(log)
+    service = _Service(settings, lifecycle, metrics, lines)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        lines.start()
+        opening = asyncio.create_task(lifecycle.open(settings.retry_seconds))
+        yield
+        lifecycle.shutting_down = True
+        opening.cancel()
+        service.answering.close()
+        await asyncio.to_thread(lifecycle.close)
+        await asyncio.to_thread(lines.close)
+
+    app = FastAPI(
+        title="ReelRoute",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        # The pages of the framework load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.lifecycle = lifecycle
+    app.post(
+        ROUTE_PATH,
+        summary="Weigh the channels of one query or many",
+        response_model=RouteAnswer | RouteAnswers,
+        responses=_REFUSALS,
+        openapi_extra=ROUTE_REQUEST_BODY,
+        tags=["routing"],
+    )(service.route)
+    app.get("/healthz", summary="Does the process live?", tags=["operation"])(service.health)
+    app.get(
+        "/readyz",
+        summary="Are queries answered?",
+        responses={503: {"model": ErrorBody, "description": "Not now; the body says why."}},
+        tags=["operation"],
+    )(service.readiness)
+    app.get(
+        "/metrics",
+        summary="Counts for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}},
+        tags=["operation"],
+    )(service.exposition)
+    install_error_handlers(app)
+    app.add_middleware(Gate, settings=settings, metrics=metrics, log=lines)
+    return app
+
+
+class _Service:
+    """The endpoints and what they share."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        log: LineWriter,
+    ) -> None:
+        self.settings = settings
+        self.lifecycle = lifecycle
+        self.metrics = metrics
+        self.answering = Answering(settings.threads)
+        self.log = log
+
+    async def route(self, request: Request) -> Response:
+        """One query gives its answer; many give `answers`, in their order."""
+        _check_media_type(request)
+        asked = RouteRequest.of_body(await request.body())
+        queries = asked.texts(self.settings)
+        router = self.lifecycle.router()
+        answered = await self._ask(router, queries, asked.reasoning)
+        answers = [
+            RouteAnswer.of(weights, answered.release, reasoning)
+            for weights, reasoning in zip(answered.weights, answered.reasoning, strict=True)
+        ]
+        answer = answers[0] if asked.query is not None else RouteAnswers(answers=tuple(answers))
+        self._note(request, router, queries, answered)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    async def health(self) -> Health:
+        """Always ok while the process answers."""
+        return Health(status="ok")
+
+    async def readiness(self) -> Readiness:
+        """Ready while a release is at work and the service is not shutting down."""
+        self.lifecycle.check_ready()
+        return Readiness(status="ready", release=self.lifecycle.release())
+
+    async def exposition(self) -> Response:
+        """Requests, latencies, queries, fallbacks and the release at work."""
+        self.metrics.release(self.lifecycle.release())
+        self.metrics.dropped_lines(self.log.dropped)
+        return Response(self.metrics.exposition(), media_type=CONTENT_TYPE)
+
+    async def _ask(self, router: Router, queries: Sequence[str], reasoning: bool) -> Answered:
+        try:
+            return await self.answering.answer(router, queries, reasoning)
+        except QueryError as error:
+            raise ApiError(422, "query_refused", f"{error}.") from None
+        except ReelRouteError as error:
+            _log.warning("%s", error)
+            raise ApiError(
+                503, "router_unreachable", "The model can't be reached: try again."
+            ) from None
+
+    def _note(
+        self, request: Request, router: Router, queries: Sequence[str], answered: Answered
+    ) -> None:
+        """Count the answers, and leave them for the log."""
+        self.metrics.release(answered.release)
+        lines = []
+        for query, weights in zip(queries, answered.weights, strict=True):
+            fallback = is_fallback(weights, router)
+            self.metrics.query(weights.router, fallback=fallback)
+            lines.append(
+                QueryLog.of(query, weights, fallback=fallback, with_text=self.settings.log_queries)
+            )
+        request.state.release = answered.release
+        request.state.queries = tuple(lines)
+
+
+def _check_media_type(request: Request) -> None:
+    """Refuse what doesn't say that it is JSON: a form on a foreign page can't say so.
+
+    Raises:
+        ApiError: it doesn't.
+    """
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared != "application/json":
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            "Send JSON with the header `content-type: application/json`.",
+        )

@@ -1,0 +1,187 @@
+"""The student's network as an ONNX file, in float32 or with int8 weights.
+
+The graph is written node by node rather than traced: it uses ONNX Runtime's fused operators
+(`com.microsoft` domain: MultiHeadAttention, SkipLayerNormalization, Gelu, DynamicQuantizeMatMul),
+nine nodes a layer, because at a dozen tokens the cost of a node matters as much as arithmetic.
+All queries of a batch have the same number of tokens, so nothing is padded and nothing masked.
+
+int8: each matrix gets one symmetric scale an output, activations are quantised on the fly, one
+scale a tensor; the word embeddings get one scale a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelroute.student.encoder import LAYER_NORM_EPSILON, Weights
+from reelroute.student.model import INPUT
+
+OUTPUT: Final = "logits"
+_OPSET: Final = 17
+_MICROSOFT: Final = "com.microsoft"
+_IR_VERSION: Final = 8
+
+
+def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: bool) -> None:
+    """Write a network as an ONNX file.
+
+    Input `tokens`: int64 (queries, tokens), all queries equally long. Output `logits`: float32
+    (queries, outputs of the head).
+
+    Args:
+        weights: as `network_weights` gives them, and `head.weight`, `head.bias`.
+        path: the file to write.
+        layers: how many layers the network has.
+        heads: attention heads of a layer.
+        int8: whether matrices and word embeddings are stored in, and multiplied in, int8.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = _Graph(int8)
+    hidden = graph.embeddings(weights)
+    for layer in range(layers):
+        hidden = graph.layer(weights, f"layer.{layer}", hidden, heads)
+    pooled = graph.node("ReduceMean", [hidden], "pooled", axes=[1], keepdims=0)
+    # The head is small and the last word: it stays in float32.
+    product = graph.node(
+        "MatMul", [pooled, graph.constant("head.weight", weights["head.weight"].T)], "head.product"
+    )
+    graph.node("Add", [product, graph.constant("head.bias", weights["head.bias"])], OUTPUT)
+    outputs = len(weights["head.bias"])
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "student",
+            [helper.make_tensor_value_info(INPUT, TensorProto.INT64, ["queries", "tokens"])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["queries", outputs])],
+            initializer=graph.constants,
+        ),
+        producer_name="reelroute",
+        opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)],
+        ir_version=_IR_VERSION,
+    )
+    onnx.save(model, str(path))
+
+
+def quantise(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A matrix in int8 with one symmetric scale a row: `matrix ≈ int8 * scale[:, None]`."""
+    peak = np.abs(matrix).max(axis=1)
+    scale = (np.where(peak > 0, peak, 1.0) / 127).astype(np.float32)
+    return np.round(matrix / scale[:, None]).astype(np.int8), scale
+
+
+class _Graph:
+    """The nodes and constants of the graph while it is written."""
+
+    def __init__(self, int8: bool) -> None:
+        self._int8 = int8
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(
+        self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
+    ) -> str:
+        """Add a node with one output; its name is the output's."""
+        from onnx import helper
+
+        self.nodes.append(
+            helper.make_node(kind, inputs, [output], name=output, domain=domain, **attributes)
+        )
+        return output
+
+    def embeddings(self, weights: Weights) -> str:
+        words = self._word_vectors(weights["word"])
+        shape = self.node("Shape", [INPUT], "token_count", start=1, end=2)
+        positions = self.node(
+            "Slice",
+            [
+                self.constant("position", weights["position"]),
+                self.constant("first", np.array([0], dtype=np.int64)),
+                shape,
+                self.constant("axis", np.array([0], dtype=np.int64)),
+            ],
+            "positions",
+        )
+        total = self.node("Add", [words, positions], "embedded")
+        return self.node(
+            "LayerNormalization",
+            [total, *self._norm(weights, "norm")],
+            "embedding",
+            axis=-1,
+            epsilon=LAYER_NORM_EPSILON,
+        )
+
+    def layer(self, weights: Weights, name: str, hidden: str, heads: int) -> str:
+        """One transformer layer: attention and feed-forward, each with its residual and norm."""
+        from onnx import helper
+
+        projected = self._linear(weights, f"{name}.qkv", hidden)
+        split = [f"{name}.{part}" for part in ("query", "key", "value")]
+        self.nodes.append(
+            helper.make_node("Split", [projected], split, name=f"{name}.split", axis=-1)
+        )
+        context = self.node(
+            "MultiHeadAttention", split, f"{name}.context", domain=_MICROSOFT, num_heads=heads
+        )
+        attended = self._linear(weights, f"{name}.out", context)
+        hidden = self._skip_norm(weights, f"{name}.norm1", attended, hidden)
+        inner = self.node(
+            "Gelu", [self._linear(weights, f"{name}.up", hidden)], f"{name}.gelu", _MICROSOFT
+        )
+        return self._skip_norm(
+            weights, f"{name}.norm2", self._linear(weights, f"{name}.down", inner), hidden
+        )
+
+    def _word_vectors(self, words: NDArray[np.float32]) -> str:
+        if not self._int8:
+            return self.node("Gather", [self.constant("word", words), INPUT], "words", axis=0)
+        from onnx import TensorProto
+
+        values, scale = quantise(words)
+        rows = self.node("Gather", [self.constant("word", values), INPUT], "word_rows", axis=0)
+        scales = self.node(
+            "Gather", [self.constant("word.scale", scale[:, None]), INPUT], "word_scales", axis=0
+        )
+        floats = self.node("Cast", [rows], "word_floats", to=TensorProto.FLOAT)
+        return self.node("Mul", [floats, scales], "words")
+
+    def _linear(self, weights: Weights, name: str, hidden: str) -> str:
+        matrix = weights[f"{name}.weight"]
+        bias = self.constant(f"{name}.bias", weights[f"{name}.bias"])
+        if not self._int8:
+            product = self.node(
+                "MatMul", [hidden, self.constant(f"{name}.weight", matrix.T)], f"{name}.product"
+            )
+            return self.node("Add", [product, bias], f"{name}.sum")
+        values, scale = quantise(matrix)
+        inputs = [
+            hidden,
+            self.constant(f"{name}.weight", values.T),
+            self.constant(f"{name}.scale", scale),
+            self.constant(f"{name}.zero", np.zeros(len(scale), dtype=np.int8)),
+            bias,
+        ]
+        return self.node("DynamicQuantizeMatMul", inputs, f"{name}.sum", _MICROSOFT)
+
+    def _skip_norm(self, weights: Weights, name: str, branch: str, skip: str) -> str:
+        return self.node(
+            "SkipLayerNormalization",
+            [branch, skip, *self._norm(weights, name)],
+            f"{name}.normed",
+            _MICROSOFT,
+            epsilon=LAYER_NORM_EPSILON,
+        )
+
+    def _norm(self, weights: Weights, name: str) -> list[str]:
+        return [self.constant(f"{name}.{p}", weights[f"{name}.{p}"]) for p in ("weight", "bias")]

@@ -1,0 +1,206 @@
+"""The local student at run time: ONNX Runtime, tokenizers and numpy, nothing else.
+
+Each query is answered on its own. Batches would be faster for many queries, but int8 activations
+are scaled by the largest of the whole batch, so that an answer would depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from reelroute.student.card import (
+    DECODER_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    DecoderFile,
+    ModelCard,
+)
+from reelroute.student.errors import StudentError
+from reelroute.student.grid import OUTPUTS, STEPS, Decoder
+from reelroute.weights import RoutingWeights
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+ROUTER_NAME: Final = "local"
+#: The model's one input: token ids, int64 (queries, tokens).
+INPUT: Final = "tokens"
+#: Below this many queries the threads' hand-over costs more than it saves.
+_THREADED_FROM: Final = 16
+#: Characters of a query that are looked at; its first `max_tokens` tokens always lie within.
+_MAX_CHARACTERS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The student's answer to a query.
+
+    Attributes:
+        weights: on the grid of 0.05, adding up to 1, without reasoning.
+        expected_rubric: the rubric score, 1 to 5, that the student expects of its answer.
+        expected_error: the mean absolute error of a weight that it expects, 0 to 0.5.
+    """
+
+    weights: RoutingWeights
+    expected_rubric: float
+    expected_error: float
+
+
+class StudentModel:
+    """A trained student, loaded from its folder by `StudentModel.load`. Safe to use by threads."""
+
+    def __init__(
+        self, session: InferenceSession, tokenizer: Tokenizer, decoder: Decoder, card: ModelCard
+    ) -> None:
+        self.card = card
+        self._session = session
+        self._tokenizer = tokenizer
+        self._decoder = decoder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> StudentModel:
+        """Load a model folder, every file verified against the card's hashes.
+
+        Raises:
+            StudentError: the folder is not a student, a file is missing or altered, or the
+                run-time packages (onnxruntime, tokenizers) are not installed.
+        """
+        folder = Path(folder)
+        card = ModelCard.read(folder)
+        card.verify(folder)
+        return cls(
+            load_session(folder / MODEL_FILE),
+            load_tokenizer(folder / TOKENIZER_FILE, card.max_tokens),
+            load_decoder(folder / DECODER_FILE),
+            card,
+        )
+
+    def predict(self, queries: Sequence[str], *, threads: int | None = None) -> list[Prediction]:
+        """Weights for each query, in the queries' order.
+
+        Every text has an answer, the empty one too; tokens beyond `card.max_tokens` are ignored.
+
+        Args:
+            queries: any texts.
+            threads: how many queries are answered at a time; as many as there are cores if not
+                said, for few queries one.
+        """
+        if not queries:
+            return []
+        if threads is None:
+            threads = 1 if len(queries) < _THREADED_FROM else (os.cpu_count() or 1)
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                rows = list(pool.map(self.outputs, queries))
+        else:
+            rows = [self.outputs(query) for query in queries]
+        decoded = self._decoder.decode(np.stack(rows))
+        return [
+            Prediction(_weights(steps), float(rubric), float(error))
+            for steps, rubric, error in zip(
+                decoded.steps.tolist(),
+                decoded.expected_rubric,
+                decoded.expected_error,
+                strict=True,
+            )
+        ]
+
+    def outputs(self, query: str) -> NDArray[np.float32]:
+        """The network's outputs for a query: a logit for each channel and value, (OUTPUTS,)."""
+        # A lone half of a surrogate pair can't be encoded as UTF-8 for the tokenizer.
+        text = query[:_MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+        return run_tokens(self._session, self._tokenizer.encode(text).ids)
+
+    def mean_weights(self, query: str) -> NDArray[np.float64]:
+        """The mean of the predicted distribution, (4,): what attributions add up to."""
+        mean: NDArray[np.float64] = self._decoder.mean(self.outputs(query)[None])[0]
+        return mean
+
+
+def _weights(steps: Sequence[int]) -> RoutingWeights:
+    visual, audio, transcription, metadata = (count / STEPS for count in steps)
+    return RoutingWeights(
+        visual=visual,
+        audio=audio,
+        transcription=transcription,
+        metadata=metadata,
+        router=ROUTER_NAME,
+    )
+
+
+def run_tokens(session: InferenceSession, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """The network's outputs, (OUTPUTS,), for one query's token ids."""
+    ids = np.array([tokens], dtype=np.int64)
+    row: NDArray[np.float32] = session.run(None, {INPUT: ids})[0][0]
+    return row
+
+
+def load_session(path: Path) -> InferenceSession:
+    """An ONNX Runtime session on one thread: at a dozen tokens more only get in each other's way.
+
+    Raises:
+        StudentError: onnxruntime is not installed, or the file is no such model.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise StudentError("the local student needs onnxruntime: pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise StudentError(f"{path} can't be loaded by ONNX Runtime: {error}") from error
+    if session.get_outputs()[0].shape[-1] != OUTPUTS:
+        raise StudentError(f"{path} does not give {OUTPUTS} outputs: it is no student of this kind")
+    return session
+
+
+def load_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+    """A tokenizer that truncates to `max_tokens` and doesn't pad.
+
+    Raises:
+        StudentError: tokenizers is not installed, or the file is no tokenizer.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise StudentError("the local student needs tokenizers: pip install tokenizers") from None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise StudentError(f"{path} can't be read as a tokenizer: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def load_decoder(path: Path) -> Decoder:
+    """The decoder of a `decoder.json`.
+
+    Raises:
+        StudentError: the file can't be read or is not a decoder.
+    """
+    try:
+        file = DecoderFile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StudentError(f"{path} can't be read as a decoder: {error}") from None
+    return Decoder(
+        np.array(file.vectors, dtype=np.int64),
+        np.array(file.log_prior, dtype=np.float32),
+        file.temperature,
+    )

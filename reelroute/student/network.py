@@ -1,0 +1,102 @@
+"""The student's network in torch: pure functions over a dictionary of named tensors.
+
+A BERT encoder (Devlin et al., NAACL 2019; post-norm, GELU), the mean over its tokens, and one
+linear head. `reelroute.student.export` writes the same network as ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from reelroute.student.encoder import LAYER_NORM_EPSILON
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Parameters = Mapping[str, "Tensor"]
+
+
+def embed(parameters: Parameters, tokens: Tensor) -> Tensor:
+    """Token ids (queries, tokens) to the encoder's input (queries, tokens, width)."""
+    from torch.nn import functional
+
+    embedded = functional.embedding(tokens, parameters["word"])
+    return _norm(parameters, "norm", embedded + parameters["position"][: tokens.shape[1]])
+
+
+def encode(
+    parameters: Parameters,
+    hidden: Tensor,
+    mask: Tensor | None,
+    *,
+    layers: range,
+    heads: int,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Run transformer layers.
+
+    Args:
+        parameters: the network's tensors.
+        hidden: (queries, tokens, width).
+        mask: (queries, tokens), true where there is a token; None if all queries are as long.
+        layers: which layers, in order.
+        heads: attention heads of a layer.
+        dropout: the share of each branch's output that is dropped; 0 outside training.
+    """
+    attended = None if mask is None else mask[:, None, None, :]
+    for layer in layers:
+        hidden = _layer(parameters, f"layer.{layer}", hidden, attended, heads, dropout)
+    return hidden
+
+
+def head(parameters: Parameters, hidden: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """The outputs (queries, `OUTPUTS`) from the last layer's (queries, tokens, width)."""
+    from torch.nn import functional
+
+    if mask is None:
+        pooled = hidden.mean(dim=1)
+    else:
+        kept = mask.unsqueeze(2).to(hidden.dtype)
+        pooled = (hidden * kept).sum(dim=1) / kept.sum(dim=1)
+    pooled = functional.dropout(pooled, dropout, training=dropout > 0)
+    return functional.linear(pooled, parameters["head.weight"], parameters["head.bias"])
+
+
+def _layer(
+    parameters: Parameters,
+    name: str,
+    hidden: Tensor,
+    mask: Tensor | None,
+    heads: int,
+    dropout: float,
+) -> Tensor:
+    from torch.nn import functional
+
+    queries, tokens, width = hidden.shape
+    projected = _linear(parameters, f"{name}.qkv", hidden)
+    query, key, value = projected.view(queries, tokens, 3, heads, width // heads).permute(
+        2, 0, 3, 1, 4
+    )
+    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    context = context.transpose(1, 2).reshape(queries, tokens, width)
+    attended = _linear(parameters, f"{name}.out", context)
+    attended = functional.dropout(attended, dropout, training=dropout > 0)
+    hidden = _norm(parameters, f"{name}.norm1", hidden + attended)
+    inner = functional.gelu(_linear(parameters, f"{name}.up", hidden))
+    outer = _linear(parameters, f"{name}.down", inner)
+    outer = functional.dropout(outer, dropout, training=dropout > 0)
+    return _norm(parameters, f"{name}.norm2", hidden + outer)
+
+
+def _linear(parameters: Parameters, name: str, value: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    return functional.linear(value, parameters[f"{name}.weight"], parameters[f"{name}.bias"])
+
+
+def _norm(parameters: Parameters, name: str, value: Tensor) -> Tensor:
+    from torch.nn import functional
+
+    weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+    return functional.layer_norm(value, weight.shape, weight, bias, LAYER_NORM_EPSILON)

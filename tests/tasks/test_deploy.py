@@ -1,0 +1,130 @@
+"""Deploy: one deployment for an attempt, waited for, and asked before anybody relies on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from reelroute.errors import AwsError, StageError
+from tasks.base import StageContext
+from tasks.deploy import (
+    create_deployment,
+    deployment_status,
+    deployment_still_active,
+    find_deployment,
+    smoke_test,
+    wait_until_active,
+)
+from tests.conftest import Finished
+from tests.support import CallsSince, Place, fault, record
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+CREATE = "CreateCustomModelDeployment"
+NOWHERE = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/abcdefabcdef"
+NO_MODEL = (
+    "arn:aws:bedrock:us-east-1:123456789012:custom-model/embedded.light-student-v1:0/000000000000"
+)
+
+
+def deploying(place: Place, **more: object) -> StageContext:
+    return place.stage("deploy", **more)  # type: ignore[arg-type]
+
+
+def model_of(finished: Finished) -> str:
+    return finished.run.completed("distill").resources["model_arn"]
+
+
+def deployment_of(finished: Finished) -> str:
+    return finished.run.completed("deploy").resources["deployment_arn"]
+
+
+def test_an_attempt_finds_its_deployment_again_and_waits_until_it_is_active(
+    finished: Finished, place: Place, calls: CallsSince
+) -> None:
+    stage, model = deploying(place), model_of(finished)
+    arn = create_deployment(stage, model)
+    assert create_deployment(deploying(place), model) == arn
+    assert create_deployment(deploying(place, attempt=2), model) == arn
+    assert calls.count(CREATE) == 1
+    wait_until_active(stage, arn)
+    assert deployment_status(stage.settings, arn) == "Active"
+    place.aws.client("bedrock").delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+    assert deployment_status(stage.settings, arn) == "gone"
+
+
+def test_a_forced_attempt_makes_a_deployment_of_its_own(
+    finished: Finished, place: Place, calls: CallsSince
+) -> None:
+    first = create_deployment(deploying(place), model_of(finished))
+    forced = create_deployment(deploying(place, attempt=2, forced=True), model_of(finished))
+    assert forced != first
+    assert calls.count(CREATE) == 2
+    for arn in (first, forced):
+        place.aws.client("bedrock").delete_custom_model_deployment(
+            customModelDeploymentIdentifier=arn
+        )
+
+
+def test_an_active_deployment_of_exactly_this_model_is_found(
+    finished: Finished, place: Place
+) -> None:
+    assert find_deployment(deploying(place), model_of(finished)) == deployment_of(finished)
+    assert find_deployment(deploying(place), NO_MODEL) is None
+
+
+def test_another_environments_deployment_is_left_to_it(finished: Finished, place: Place) -> None:
+    other = deploying(place, settings=place.settings(environment="production"))
+    assert find_deployment(other, model_of(finished)) is None
+
+
+def test_a_deployment_that_failed_speaks_with_the_services_words(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import deployments.embedded.bedrock.deployments as embedded
+
+    monkeypatch.setattr(embedded, "SECONDS_TO_ACTIVE", 0)
+    stage = deploying(place)
+    arn = create_deployment(stage, NO_MODEL)
+    with pytest.raises(StageError, match=r"ended as Failed: The custom model .* does not exist"):
+        wait_until_active(stage, arn)
+    assert create_deployment(deploying(place, attempt=2), NO_MODEL) != arn
+
+
+def test_the_smoke_test_asks_real_queries_through_the_deployment(
+    finished: Finished, place: Place, calls: CallsSince
+) -> None:
+    stage = deploying(place, settings=place.settings(deploy__smoke_queries=5))
+    assert smoke_test(stage, deployment_of(finished)) == 5
+    assert calls.asked(deployment_of(finished)) == 5
+    assert stage.meter.cost.calls == 5
+
+
+def test_a_deployment_that_answers_in_prose_fails_its_smoke_test_and_is_quoted(
+    place: Place,
+) -> None:
+    settings = place.settings(deploy__smoke_queries=20, deploy__smoke_valid_min=1)
+    base = settings.models.student.id
+    with pytest.raises(StageError, match=r"smoke test of .*: \d+ of 20 answers are valid") as error:
+        smoke_test(deploying(place, settings=settings), base)
+    assert "was answered by 'Sure!" in str(error.value)
+    assert "100% are wanted" in str(error.value)
+
+
+def test_just_enough_valid_smoke_answers_are_enough(place: Place) -> None:
+    settings = place.settings(deploy__smoke_queries=20, deploy__smoke_valid_min=0.3)
+    valid = smoke_test(deploying(place, settings=settings), settings.models.student.id)
+    assert 6 <= valid < 20
+
+
+def test_a_records_deployment_is_still_there_only_while_it_is_active(
+    finished: Finished, place: Place
+) -> None:
+    done = finished.run.completed("deploy")
+    assert deployment_still_active(place.settings(), done)
+    gone = record(finished.run, "deploy", resources={"deployment_arn": NOWHERE})
+    assert not deployment_still_active(place.settings(), gone)
+
+
+def test_an_error_while_looking_is_not_taken_for_gone(place: Place) -> None:
+    with fault(place.aws, "wrong-credentials"), pytest.raises(AwsError, match="credentials"):
+        deployment_status(place.settings(), NOWHERE)

@@ -1,0 +1,163 @@
+"""Distill: one job for an attempt, found again, and an identical model is not trained twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data_contracts.conversation import ConversationRecord
+from reelroute.errors import BudgetExceeded, StageError
+from tasks.answer_text import answer_text
+from tasks.base import StageContext
+from tasks.distill import (
+    find_identical_model,
+    fingerprint,
+    model_exists,
+    models_still_there,
+    start_job,
+    training_cost,
+    wait_for_model,
+)
+from tests.conftest import Finished
+from tests.support import CallsSince, Place, corpus_rows, record
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+CREATE = "CreateModelCustomizationJob"
+
+
+def distilling(
+    place: Place,
+    run_id: str = "run-1",
+    *,
+    rows: int = 120,
+    start: int = 0,
+    uri: str | None = None,
+    **more: Any,
+) -> StageContext:
+    run = place.run(run_id)
+    lines = [
+        ConversationRecord.of("prompt", row.query, answer_text(row.weights)).to_line()
+        for row in corpus_rows(rows, start)
+    ]
+    data = "".join(f"{line}\n" for line in lines).encode()
+    file = run.storage.put_file(f"datasets/{rows}-{start}/train.jsonl", data, "text/plain")
+    uri = uri or run.storage.uri(file.key)
+    upload = record(run, "upload", files={"training": file}, resources={"training_uri": uri})
+    return place.stage("distill", run=run, upstream={"upload": upload}, **more)
+
+
+def job(place: Place, arn: str) -> dict[str, Any]:
+    found: dict[str, Any] = place.aws.client("bedrock").get_model_customization_job(
+        jobIdentifier=arn
+    )
+    return found
+
+
+def test_an_attempt_finds_its_job_again_instead_of_starting_a_second(
+    place: Place, calls: CallsSince
+) -> None:
+    arn = start_job(distilling(place))
+    assert start_job(distilling(place)) == arn
+    assert calls.count(CREATE) == 1
+    stage = distilling(place)
+    assert job(place, arn)["jobName"] == stage.name()
+    assert job(place, arn)["clientRequestToken"] == stage.token()
+    assert job(place, arn)["customizationType"] == "DISTILLATION"
+    model = wait_for_model(stage, arn)
+    assert model_exists(stage.settings, model.model_arn)
+    assert not model.reused
+    done = record(stage.run, "distill", resources={"model_arn": model.model_arn})
+    assert models_still_there(stage.settings, done)
+    assert start_job(distilling(place)) == arn
+    assert calls.count(CREATE) == 1
+
+
+def test_a_later_attempt_takes_up_the_job_that_an_earlier_one_started(
+    place: Place, calls: CallsSince
+) -> None:
+    arn = start_job(distilling(place, rows=121))
+    assert start_job(distilling(place, rows=121, attempt=2)) == arn
+    assert calls.count(CREATE) == 1
+
+
+def test_a_forced_attempt_starts_a_job_of_its_own(place: Place, calls: CallsSince) -> None:
+    first = start_job(distilling(place, rows=122))
+    forced = start_job(distilling(place, rows=122, attempt=2, forced=True))
+    assert forced != first
+    assert job(place, forced)["jobName"].endswith("-a2")
+    assert calls.count(CREATE) == 2
+
+
+def test_a_failed_job_speaks_with_the_services_words_and_the_next_attempt_has_a_new_name(
+    place: Place, calls: CallsSince
+) -> None:
+    gone = f"s3://{place.bucket}/nothing.jsonl"
+    first = distilling(place, uri=gone)
+    arn = start_job(first)
+    with pytest.raises(StageError) as error:
+        wait_for_model(first, arn)
+    assert "ended as Failed" in str(error.value)
+    assert job(place, arn)["failureMessage"] in str(error.value)
+    assert start_job(distilling(place, uri=gone)) == arn  # the attempt's own, failed as it is
+    second = distilling(place, uri=gone, attempt=2)
+    again = start_job(second)
+    assert again != arn
+    assert calls.count(CREATE) == 2
+    assert job(place, again)["jobName"] == second.name() != first.name()
+    assert job(place, again)["clientRequestToken"] == second.token() != first.token()
+
+
+def test_too_few_records_fail_the_job_with_their_number(place: Place) -> None:
+    stage = distilling(place, rows=20)
+    with pytest.raises(StageError, match="20 valid records"):
+        wait_for_model(stage, start_job(stage))
+
+
+def test_an_identical_model_of_another_run_is_reused(place: Place, calls: CallsSince) -> None:
+    first, second = distilling(place, rows=123), distilling(place, "run-2", rows=123)
+    assert find_identical_model(first) is None
+    model = wait_for_model(first, start_job(first))
+    found = find_identical_model(second)
+    assert found is not None
+    assert (found.model_arn, found.reused) == (model.model_arn, True)
+    assert calls.count(CREATE) == 1
+    assert find_identical_model(distilling(place, "run-3", rows=124)) is None
+    place.aws.client("bedrock").delete_custom_model(modelIdentifier=model.model_arn)
+    assert find_identical_model(second) is None
+    assert not model_exists(second.settings, model.model_arn)
+
+
+def test_the_fingerprint_follows_data_teacher_student_and_settings(place: Place) -> None:
+    base = fingerprint(distilling(place))
+    assert base == fingerprint(distilling(place, "run-2", attempt=3))
+    assert base != fingerprint(distilling(place, rows=130))
+    for change in (
+        {"distill__hyperparameters": {"epochCount": "3"}},
+        {"distill__max_response_tokens": 299},
+        {"models__distillation_teacher": "another"},
+        {"models__student__customization_id": "another"},
+    ):
+        assert base != fingerprint(distilling(place, settings=place.settings(**change)))
+
+
+def test_a_job_that_the_budget_does_not_allow_is_not_created(
+    place: Place, calls: CallsSince
+) -> None:
+    with pytest.raises(BudgetExceeded, match="customization job reelroute-local-run-1"):
+        start_job(distilling(place, budget=0.0001))
+    assert calls.count(CREATE) == 0
+
+
+def test_the_estimate_counts_the_files_tokens_at_the_training_price(place: Place) -> None:
+    stage = distilling(place)
+    size = stage.upstream["upload"].files["training"].bytes
+    cost = training_cost(stage)
+    assert cost.input_tokens * 3 >= size > (cost.input_tokens - 1) * 3
+    assert cost.usd == pytest.approx(cost.input_tokens * 0.001 / 1000)
+    assert cost.simulated
+
+
+def test_the_pipelines_model_is_there(finished: Finished) -> None:
+    assert models_still_there(finished.place.settings(), finished.run.completed("distill"))
