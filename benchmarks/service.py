@@ -34,7 +34,8 @@ import click
 from reelroute.aws import AwsAccess
 from reelroute.errors import ReelRouteError
 from reelroute.release import (
-    BedrockModel,
+    LocalModel,
+    ModelFile,
     Prompt,
     Reader,
     Release,
@@ -135,16 +136,14 @@ def _write_release(
 
 def _rules_release(pointer: Path) -> None:
     """A release whose model is never asked: `_RULES_COMMAND` puts the rules in its place."""
-    model = BedrockModel(
-        deployment_arn="none", model_arn="none", fingerprint="none", region="none", max_tokens=1
-    )
+    file = ModelFile(name="none", sha256=sha256(b""), bytes=0)
     release = Release(
         version="rules",
         run_id="benchmark",
         created_at=datetime.now(UTC),
-        router="bedrock",
+        router="local",
         prompt=Prompt.of("none"),
-        bedrock=model,
+        local=LocalModel(fingerprint=sha256(b""), files=(file,)),
     )
     _write_release(pointer, release, 1)
 

@@ -21,7 +21,7 @@ from configs.settings import (
 )
 from data_contracts.evaluation import EvaluationSummary
 from data_contracts.runs import STAGES, RunManifest
-from flows.inputs import read_queries_file
+from flows.inputs import derive_run_id, read_queries_file
 from reelroute.aws import AwsAccess
 from reelroute.errors import ConfigError, ReelRouteError, StageError
 from tasks.runs import RUNS_PREFIX, Run, list_runs
@@ -29,6 +29,7 @@ from tasks.storage import Storage, aws_access
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 #: Where `run` and `report` leave a copy of the report.
 REPORTS: Final = ROOT / ".reelroute" / "reports"
@@ -59,6 +60,7 @@ def release_source(config: str | None) -> tuple[str, AwsAccess]:
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
 @click.option("--force", is_flag=True, help="Run stages again although nothing has changed.")
+@click.option("--dead", is_flag=True, help="With --run: its process on another machine is gone.")
 def run(
     config: str,
     run_id: str | None,
@@ -66,6 +68,7 @@ def run(
     queries_file: str | None,
     assignments: tuple[str, ...],
     force: bool,
+    dead: bool,
 ) -> None:
     """Run the pipeline through its deployment and follow it.
 
@@ -81,9 +84,12 @@ def run(
     storage = Storage(settings)
     storage.check()
     prefect = _prefect(settings)
+    waiting = None
     if run_id:
+        from flows.resume import take_over
+
         parameters = Run(storage, run_id).manifest().parameters
-        _release_dead(prefect, run_id)
+        waiting = take_over(prefect, run_id, known_dead=dead, say=click.echo)
         if parameters:
             overrides = {**parameters.overrides, **overrides}
     _follow(
@@ -97,6 +103,7 @@ def run(
             "queries_file": queries_file,
             "force": force,
         },
+        waiting,
     )
     _show_results(settings, storage, run_id)
 
@@ -256,21 +263,16 @@ def _prefect(settings: Settings) -> SyncPrefectClient:
     return client()
 
 
-def _release_dead(prefect: SyncPrefectClient, run_id: str) -> None:
-    from flows.follow import release_dead_run, runs_at_work
-
-    for flow_run_id in runs_at_work(prefect, run_id):
-        done = release_dead_run(prefect, flow_run_id)
-        if done:
-            click.echo(done)
-
-
 def _follow(
-    prefect: SyncPrefectClient, settings: Settings, deployment: str, parameters: dict[str, Any]
+    prefect: SyncPrefectClient,
+    settings: Settings,
+    deployment: str,
+    parameters: dict[str, Any],
+    waiting: FlowRun | None = None,
 ) -> None:
     from flows.follow import follow, start_flow_run
 
-    flow_run = start_flow_run(prefect, deployment, parameters)
+    flow_run = waiting or start_flow_run(prefect, deployment, parameters)
     ui = str(settings.prefect.api_url or prefect.api_url).rstrip("/").removesuffix("/api")
     click.echo(f"{deployment}: {ui}/runs/flow-run/{flow_run.id}")
     ended = follow(prefect, flow_run, click.echo)
@@ -280,6 +282,13 @@ def _follow(
             f"{deployment} ended as {state.name}: {state.message}" if state else ""
         )
     click.echo(f"{deployment}: {state.message}")
+
+
+def _next_step(deployment: str, ended: FlowRun) -> str:
+    if not deployment.startswith("pipeline/"):
+        return ""
+    run_id = ended.parameters.get("run_id") or derive_run_id(str(ended.id))
+    return f"\nGo on with `reelroute run --run {run_id}`, or Retry in the UI"
 
 
 def _show_results(settings: Settings, storage: Storage, run_id: str | None) -> None:

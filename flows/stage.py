@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from prefect import Flow, flow
 from prefect.client.schemas.objects import State
+from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from configs.settings import DEFAULT_PROFILE, ROOT, PromptName, Settings, load_settings
 from data_contracts.runs import Stage, StageRecord
+from flows.resume import note_process
 from reelroute import __version__
 from reelroute.errors import ReelRouteError, StageError
 from reelroute.release import sha256
@@ -30,17 +32,31 @@ from tasks.cost import CostMeter
 from tasks.runs import Run
 from tasks.storage import Storage
 
-RunId = Annotated[str, Field(description="The run whose stage is run")]
-Config = Annotated[str, Field(description="The profile, relative to the checkout")]
-Overrides = Annotated[
-    dict[str, Any] | None,
-    Field(description='Settings that differ from the profile, as {"label.size": 1000}'),
-]
-Force = Annotated[
-    bool, Field(description="Run again even where nothing has changed, as a new attempt")
-]
+#: Prefect's run form takes the help texts of parameters from a docstring's arguments.
+PARAMETERS = """\
+Args:
+    run_id: The run whose stage is run.
+    config: The profile, relative to the checkout.
+    overrides: Settings that differ from the profile, as {"label.size": 1000}.
+    force: Run again even where nothing has changed, as a new attempt.
+"""
 
 StageBody = Callable[[StageContext], StageResult]
+
+
+class _SentenceOfFailedRun(logging.Filter):
+    """Prefect's engine logs a flow run that ended as Failed with a trace of its own insides."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, FailedRun):
+            record.msg, record.args = str(error), ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_SentenceOfFailedRun())
 
 
 def stage_flow(
@@ -69,11 +85,12 @@ def stage_flow(
         module = f"tasks.{stage}"
 
         def stage_run(
-            run_id: RunId,
-            config: Config = DEFAULT_PROFILE,
-            overrides: Overrides = None,
-            force: Force = False,
+            run_id: str,
+            config: str = DEFAULT_PROFILE,
+            overrides: dict[str, Any] | None = None,
+            force: bool = False,
         ) -> State[Any]:
+            note_process()
             try:
                 run, typed = open_run(run_id, config, overrides)
                 upstream = {name: run.completed(name) for name in reads}
@@ -125,7 +142,10 @@ def stage_flow(
                 and (still_there is None or still_there(typed, latest))
             )
 
-        stage_run.__doc__ = inspect.getdoc(body)
+        # A deployment is found again by module and name: those of the stage, not of this closure.
+        stage_run.__module__ = body.__module__
+        stage_run.__name__, stage_run.__qualname__ = body.__name__, body.__qualname__
+        stage_run.__doc__ = f"{inspect.getdoc(body)}\n\n{PARAMETERS}"
         return flow(
             name=stage,
             flow_run_name=f"{stage} {{run_id}}",

@@ -17,6 +17,7 @@ from data_contracts.evaluation import (
     DISTILLED_STUDENT,
     LOCAL_STUDENT,
     STUDENTS,
+    CandidateScores,
     EvaluationSummary,
     Prediction,
 )
@@ -364,7 +365,7 @@ def write_report(
     create_table_artifact(
         key="evaluation",
         table=[_row(scores) for scores in summary.benchmark],
-        description="All candidates on the committed benchmark",
+        description="All candidates on the committed benchmark; ~ simulated dollars",
     )
     run = stage.run
     files = {
@@ -398,20 +399,17 @@ def join_demo(answers: Sequence[Sequence[DemoAnswer]]) -> list[DemoAnswer]:
     ]
 
 
-def _row(scores: Any) -> dict[str, Any]:
+def _row(scores: CandidateScores) -> dict[str, str]:
     low, high = scores.rubric_interval
     return {
         "candidate": scores.name,
-        "rubric": round(scores.rubric, 2),
-        "95% interval": f"{low:.2f} to {high:.2f}",
-        "judge": round(scores.judge, 2) if scores.judge is not None else "–",
-        "mean error": round(scores.mae, 3),
+        "rubric": f"{scores.rubric:.2f} ({low:.2f} to {high:.2f})",
+        "judge": f"{scores.judge:.2f}" if scores.judge is not None else "–",
+        "error": f"{scores.mae:.3f}",
         "dominant": f"{scores.dominant_match:.1%}",
         "valid": f"{scores.valid_rate:.1%}",
-        "mean ms": round(scores.latency_ms.mean, 1),
-        "p99 ms": round(scores.latency_ms.p99, 1),
-        "$ per 1,000": f"{scores.cost_per_1k_usd:.4f}"
-        + (" (simulated)" if scores.simulated_cost else ""),
+        "mean ms": f"{scores.latency_ms.mean:.1f}",
+        "$/1,000": f"{'~' if scores.simulated_cost else ''}{scores.cost_per_1k_usd:.4f}",
     }
 
 

@@ -66,7 +66,7 @@ def decide(summary: EvaluationSummary, settings: PromoteSettings, candidate: str
             "rubric above the base student",
             student.rubric_interval[0] > base.rubric_interval[1],
             f"lower bound {student.rubric_interval[0]:.2f}",
-            f"above the base student's upper bound {base.rubric_interval[1]:.2f}",
+            f"above {base.rubric_interval[1]:.2f}, its upper bound",
         ),
         GateCheck(
             "latency",
@@ -84,8 +84,8 @@ def decide(summary: EvaluationSummary, settings: PromoteSettings, candidate: str
             GateCheck(
                 "no worse than the current release",
                 low >= -settings.max_regression,
-                f"paired difference {difference.mean:+.3f} (95% {low:+.3f} to {high:+.3f})",
-                f"lower bound not below {-settings.max_regression:+.2f}",
+                f"difference {difference.mean:+.3f} ({low:+.3f} to {high:+.3f})",
+                f"lower bound at least {-settings.max_regression:+.2f}",
             )
         )
     return GateDecision(candidate, tuple(checks))

@@ -140,7 +140,7 @@ def show_decision(
     stage: StageContext, decisions: Sequence[GateDecision], chosen: GateDecision, outcome: Outcome
 ) -> dict[str, StoredFile]:
     """The gate's conditions and the outcome as an artifact and as a file."""
-    lines = [f"# Gate: {outcome.sentence()}", ""]
+    lines = [f"# {outcome.action.capitalize()}", "", outcome.sentence(), ""]
     for decision in decisions:
         word = "passes" if decision.passed else "does not pass"
         mark = " — chosen" if decision is chosen else ""

@@ -180,13 +180,11 @@ def _show(result: SuiteResult) -> None:
         description="What the labelled set fulfils as a whole (Great Expectations)",
         table=[
             {
-                "": "ok" if outcome.success else "FAILED",
+                "result": "ok" if outcome.success else "FAILED",
                 "expectation": outcome.expectation,
-                "column": outcome.column,
-                "expected": outcome.expected,
-                "observed": inert(outcome.observed),
-                "failed rows": outcome.failed_rows,
-                "samples": inert("; ".join(outcome.samples)),
+                "expected": inert(outcome.expected, 60),
+                "observed": inert(outcome.observed, 60),
+                "samples": inert("; ".join(outcome.samples), 80),
             }
             for outcome in result.outcomes
         ],

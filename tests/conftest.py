@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -119,16 +120,17 @@ def embedded(session_aws: EmbeddedAws) -> Iterator[EmbeddedAws]:
     session_aws.faults.clear()
 
 
-def _place(aws: EmbeddedAws, folder: Path) -> Place:
+def new_place(aws: EmbeddedAws, folder: Path, overrides: dict[str, Any] | None = None) -> Place:
+    """A fresh bucket; `overrides` are settings that hold in all of this place."""
     bucket = f"test-{uuid4().hex[:12]}"
     make_bucket(aws.client("s3"), bucket)
-    return Place(aws, _API_URL, folder, bucket)
+    return Place(aws, _API_URL, folder, bucket, overrides or {})
 
 
 @pytest.fixture
 def place(embedded: EmbeddedAws, tmp_path: Path) -> Place:
     """A fresh bucket, with factories for settings, runs and stages in it."""
-    return _place(embedded, tmp_path)
+    return new_place(embedded, tmp_path)
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def finished(
     from flows.start import derive_run_id
 
     session_aws.faults.clear()
-    place = _place(session_aws, tmp_path_factory.mktemp("finished"))
+    place = new_place(session_aws, tmp_path_factory.mktemp("finished"))
     config, since = place.profile(), CallsSince(session_aws)
     state = pipeline(config=config, return_state=True)
     assert state.is_completed(), state.message

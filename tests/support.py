@@ -176,6 +176,8 @@ def corpus_rows(n: int, start: int = 0) -> tuple[LabelledQuery, ...]:
     """Real labelled rows that are not held out."""
     found: list[LabelledQuery] = []
     for answer in recorded_answers()[start:]:
+        if len(found) == n:
+            break
         if not is_held_out(answer.query) and near_benchmark(answer.query) is None:
             found.append(
                 LabelledQuery.from_weights(
@@ -186,8 +188,6 @@ def corpus_rows(n: int, start: int = 0) -> tuple[LabelledQuery, ...]:
                     labelled_by=TEACHER,
                 )
             )
-        if len(found) == n:
-            break
     return tuple(found)
 
 

@@ -1,53 +1,99 @@
-"""Asking the router without holding up the event loop."""
+"""Asking the router, without holding up the event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from reelroute.routers import Router
+from reelroute.errors import ReelRouteError
+from reelroute.routers import QueryError, Router
+from reelroute.service.errors import ApiError
 from reelroute.service.lifecycle import release_version
-from reelroute.weights import RoutingWeights
+from reelroute.service.logs import QueryLog, is_fallback
+from reelroute.service.schemas import RouteAnswer, RouteAnswers, RouteRequest
+from reelroute.service.settings import ServiceSettings
+
+_log = logging.getLogger(__name__)
 
 
 class Answered(NamedTuple):
-    """What a router said, and for which release."""
+    """An answered request.
 
+    Attributes:
+        body: the answer as it is sent.
+        release: the release that answered.
+        queries: what the log says of each query.
+    """
+
+    body: str
     release: str | None
-    weights: list[RoutingWeights]
-    reasoning: list[str | None]
+    queries: tuple[QueryLog, ...]
 
 
 class Answering:
-    """Asks routers: in the event loop where that takes no longer than a thread's hand-over."""
+    """Asks routers: in the event loop where that is quicker than a thread, else in a thread."""
 
-    #: Queries that a router in the process answers in a few milliseconds.
-    _INLINE: Final = 4
+    #: Characters, of all queries together, that a router in the process answers in a few
+    #: milliseconds.
+    _INLINE_CHARACTERS: Final = 400
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reelroute-service")
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._log_queries = settings.log_queries
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="reelroute-service")
 
-    async def answer(self, router: Router, queries: Sequence[str], reasoning: bool) -> Answered:
-        """The router's weights for the queries, and why if asked.
+    async def answer(
+        self, router: Router, request: RouteRequest, queries: Sequence[str]
+    ) -> Answered:
+        """The router's answer to a request, whose queries have passed their check.
 
         Raises:
-            ReelRouteError: the router can't be reached.
+            ApiError: the router refuses a query or can't be reached.
         """
-        if not router.is_remote and not reasoning and len(queries) <= self._INLINE:
-            return _ask(router, queries, reasoning)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, _ask, router, queries, reasoning)
+        short = sum(map(len, queries)) <= self._INLINE_CHARACTERS
+        try:
+            if short and not request.reasoning and not _may_wait(router):
+                return self._answer(router, request, queries)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._answer, router, request, queries)
+        except QueryError as error:
+            raise ApiError(422, "query_refused", f"{error}.") from None
+        except ReelRouteError as error:
+            _log.warning("%s", error)
+            raise ApiError(
+                503, "router_unreachable", "The model can't be reached: try again."
+            ) from None
 
     def close(self) -> None:
         """Let threads end with what they do."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _answer(self, router: Router, request: RouteRequest, queries: Sequence[str]) -> Answered:
+        # The version is read beside the question: a release that changes between them is a
+        # matter of microseconds, not of the time in a queue.
+        release = release_version(router)
+        single = request.query is not None
+        found = [router.route(queries[0])] if single else router.route_many(queries)
+        answers = [
+            RouteAnswer.of(weights, release, weights.reasoning if request.reasoning else None)
+            for weights in found
+        ]
+        answer = answers[0] if single else RouteAnswers(answers=tuple(answers))
+        logs = tuple(
+            QueryLog.of(
+                query,
+                weights,
+                fallback=is_fallback(weights, router),
+                with_text=self._log_queries,
+            )
+            for query, weights in zip(queries, found, strict=True)
+        )
+        return Answered(answer.model_dump_json(), release, logs)
 
-def _ask(router: Router, queries: Sequence[str], reasoning: bool) -> Answered:
-    # The version is read beside the question: a release that changes between them is a matter
-    # of microseconds, not of the time in a queue.
-    version = release_version(router)
-    weights = router.route_many(queries) if len(queries) > 1 else [router.route(queries[0])]
-    return Answered(version, weights, [w.reasoning if reasoning else None for w in weights])
+
+def _may_wait(router: Router) -> bool:
+    """Whether an answer may wait for the network: the router of a release does as its model."""
+    kind = getattr(getattr(router, "release", None), "router", None)
+    return router.is_remote or kind in ("bedrock", "cascade")

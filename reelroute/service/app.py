@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, TextIO
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from reelroute import __version__
-from reelroute.errors import ReelRouteError
-from reelroute.routers import QueryError, Router
-from reelroute.service.answering import Answered, Answering
+from reelroute.routers import Router
+from reelroute.service.answering import Answering
 from reelroute.service.errors import ApiError, ErrorBody, install_error_handlers
 from reelroute.service.gate import ROUTE_PATH, Gate
 from reelroute.service.lifecycle import Lifecycle, OpenRouter
-from reelroute.service.logs import LineWriter, QueryLog, is_fallback
+from reelroute.service.logs import LineWriter
 from reelroute.service.metrics import CONTENT_TYPE, Metrics
 from reelroute.service.schemas import (
     ROUTE_REQUEST_BODY,
@@ -30,8 +28,6 @@ from reelroute.service.schemas import (
     RouteRequest,
 )
 from reelroute.service.settings import ServiceSettings
-
-_log = logging.getLogger(__name__)
 
 _DESCRIPTION: Final = (
     "How much each of four channels of a video (visual, audio, transcription, metadata) should "
@@ -50,7 +46,7 @@ def create_app(
     router: Router | OpenRouter,
     settings: ServiceSettings | None = None,
     *,
-    log: TextIO | None = None,
+    log: LineWriter | None = None,
 ) -> FastAPI:
     """The service as an ASGI app.
 
@@ -63,19 +59,19 @@ def create_app(
     settings = settings or ServiceSettings()
     lifecycle = Lifecycle(router)
     metrics = Metrics()
-    lines = LineWriter(log)
-    service = _Service(settings, lifecycle, metrics, lines)
+    log = log or LineWriter()
+    service = _Service(settings, lifecycle, metrics, log)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        lines.start()
+        log.start()
         opening = asyncio.create_task(lifecycle.open(settings.retry_seconds))
         yield
         lifecycle.shutting_down = True
         opening.cancel()
         service.answering.close()
         await asyncio.to_thread(lifecycle.close)
-        await asyncio.to_thread(lines.close)
+        await asyncio.to_thread(log.close)
 
     app = FastAPI(
         title="ReelRoute",
@@ -111,7 +107,7 @@ def create_app(
         tags=["operation"],
     )(service.exposition)
     install_error_handlers(app)
-    app.add_middleware(Gate, settings=settings, metrics=metrics, log=lines)
+    app.add_middleware(Gate, settings=settings, metrics=metrics, log=log)
     return app
 
 
@@ -128,7 +124,7 @@ class _Service:
         self.settings = settings
         self.lifecycle = lifecycle
         self.metrics = metrics
-        self.answering = Answering(settings.threads)
+        self.answering = Answering(settings)
         self.log = log
 
     async def route(self, request: Request) -> Response:
@@ -136,15 +132,13 @@ class _Service:
         _check_media_type(request)
         asked = RouteRequest.of_body(await request.body())
         queries = asked.texts(self.settings)
-        router = self.lifecycle.router()
-        answered = await self._ask(router, queries, asked.reasoning)
-        answers = [
-            RouteAnswer.of(weights, answered.release, reasoning)
-            for weights, reasoning in zip(answered.weights, answered.reasoning, strict=True)
-        ]
-        answer = answers[0] if asked.query is not None else RouteAnswers(answers=tuple(answers))
-        self._note(request, router, queries, answered)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        answered = await self.answering.answer(self.lifecycle.router(), asked, queries)
+        self.metrics.release(answered.release)
+        for query in answered.queries:
+            self.metrics.query(query.router, fallback=query.fallback)
+        request.state.release = answered.release
+        request.state.queries = answered.queries
+        return Response(answered.body, media_type="application/json")
 
     async def health(self) -> Health:
         """Always ok while the process answers."""
@@ -160,32 +154,6 @@ class _Service:
         self.metrics.release(self.lifecycle.release())
         self.metrics.dropped_lines(self.log.dropped)
         return Response(self.metrics.exposition(), media_type=CONTENT_TYPE)
-
-    async def _ask(self, router: Router, queries: Sequence[str], reasoning: bool) -> Answered:
-        try:
-            return await self.answering.answer(router, queries, reasoning)
-        except QueryError as error:
-            raise ApiError(422, "query_refused", f"{error}.") from None
-        except ReelRouteError as error:
-            _log.warning("%s", error)
-            raise ApiError(
-                503, "router_unreachable", "The model can't be reached: try again."
-            ) from None
-
-    def _note(
-        self, request: Request, router: Router, queries: Sequence[str], answered: Answered
-    ) -> None:
-        """Count the answers, and leave them for the log."""
-        self.metrics.release(answered.release)
-        lines = []
-        for query, weights in zip(queries, answered.weights, strict=True):
-            fallback = is_fallback(weights, router)
-            self.metrics.query(weights.router, fallback=fallback)
-            lines.append(
-                QueryLog.of(query, weights, fallback=fallback, with_text=self.settings.log_queries)
-            )
-        request.state.release = answered.release
-        request.state.queries = tuple(lines)
 
 
 def _check_media_type(request: Request) -> None:

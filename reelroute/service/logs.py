@@ -15,6 +15,7 @@ import sys
 import threading
 import unicodedata
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
@@ -143,10 +144,23 @@ class LineWriter:
     #: Seconds between two writes: waking the thread for each line would cost the answers more.
     _PAUSE: Final = 0.05
 
-    def __init__(self, stream: TextIO | None = None, *, waiting_lines: int = 20_000) -> None:
-        """Write to a stream, by default standard output, once started."""
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        lock: AbstractContextManager[Any] | None = None,
+        waiting_lines: int = 20_000,
+    ) -> None:
+        """Write to a stream, once started.
+
+        Args:
+            stream: by default standard output.
+            lock: held while writing, where several processes share the stream.
+            waiting_lines: more wait for their reader in no case.
+        """
         self.dropped = 0
         self._stream = stream
+        self._lock = lock or nullcontext()
         self._most = waiting_lines
         self._waiting: deque[str] = deque()
         self._closing = threading.Event()
@@ -177,8 +191,9 @@ class LineWriter:
             if not lines:
                 continue
             try:
-                stream.write("".join(lines))
-                stream.flush()
+                with self._lock:
+                    stream.write("".join(lines))
+                    stream.flush()
             except (OSError, ValueError):
                 # The reader is gone; the service goes on without a log.
                 self.dropped += len(lines)

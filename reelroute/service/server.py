@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Lock
 from types import FrameType
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ import uvicorn
 from reelroute.errors import ReelRouteError
 from reelroute.service.app import create_app
 from reelroute.service.lifecycle import Lifecycle, OpenRouter
+from reelroute.service.logs import LineWriter
 from reelroute.service.metrics import SHARED_FOLDER_VARIABLE
 from reelroute.service.settings import ServiceSettings
 
@@ -58,11 +60,11 @@ def serve(open_router: OpenRouter, settings: ServiceSettings) -> None:
     """
     logging.config.dictConfig(_LOGGING)
     listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
-    _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     with listener:
         if settings.workers == 1:
-            _work(open_router, settings, listener)
+            server = _server(open_router, settings, LineWriter())
+            _announce(listener)
+            server.run(sockets=[listener])
         else:
             _supervise(open_router, settings, listener)
     _log.info("stopped")
@@ -88,13 +90,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _work(open_router: OpenRouter, settings: ServiceSettings, listener: socket.socket) -> None:
-    """Serve in this process."""
-    # uvicorn raises the signal that ended it once more when it is done; an asked-for end is
-    # a success.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    app = create_app(open_router, settings)
+def _announce(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+
+def _server(open_router: OpenRouter, settings: ServiceSettings, log: LineWriter) -> _Server:
+    """The server of this process; from here on signals end it in order."""
+    app = create_app(open_router, settings, log=log)
     config = uvicorn.Config(
         app,
         lifespan="on",
@@ -106,7 +109,12 @@ def _work(open_router: OpenRouter, settings: ServiceSettings, listener: socket.s
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
-    _Server(config, app.state.lifecycle, settings.drain_seconds).run(sockets=[listener])
+    server = _Server(config, app.state.lifecycle, settings.drain_seconds)
+    # uvicorn handles signals from its start to its end, and then raises once more the one that
+    # ended it: to these handlers, so that an end that was asked for is a success.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    return server
 
 
 class _Server(uvicorn.Server):
@@ -140,17 +148,20 @@ def _supervise(open_router: OpenRouter, settings: ServiceSettings, listener: soc
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     context = multiprocessing.get_context("spawn")
+    writing = context.Lock()
     with tempfile.TemporaryDirectory(prefix="reelroute-metrics-") as folder:
         os.environ[SHARED_FOLDER_VARIABLE] = folder
         workers = [
-            context.Process(target=_worker, args=(open_router, settings, listener))
+            context.Process(target=_worker, args=(open_router, settings, listener, writing))
             for _ in range(settings.workers)
         ]
         for worker in workers:
             worker.start()
-        while not stopping.is_set() and not wait([w.sentinel for w in workers], timeout=0.2):
-            pass
-        died = [worker.pid for worker in workers if not worker.is_alive()]
+        _announce(listener)
+        ended: list[Any] = []
+        while not stopping.is_set() and not ended:
+            ended = wait([worker.sentinel for worker in workers], timeout=0.2)
+        died = [worker.pid for worker in workers if worker.sentinel in ended]
         for worker in workers:
             worker.terminate()
         for worker in workers:
@@ -162,10 +173,12 @@ def _supervise(open_router: OpenRouter, settings: ServiceSettings, listener: soc
         )
 
 
-def _worker(open_router: OpenRouter, settings: ServiceSettings, listener: socket.socket) -> None:
+def _worker(
+    open_router: OpenRouter, settings: ServiceSettings, listener: socket.socket, writing: Lock
+) -> None:
     logging.config.dictConfig(_LOGGING)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _work(open_router, settings, listener)
+    _server(open_router, settings, LineWriter(lock=writing)).run(sockets=[listener])
 
 
 def _follow_parent() -> None:

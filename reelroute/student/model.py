@@ -101,19 +101,16 @@ class StudentModel:
             threads = 1 if len(queries) < _THREADED_FROM else (os.cpu_count() or 1)
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
-                rows = list(pool.map(self.outputs, queries))
-        else:
-            rows = [self.outputs(query) for query in queries]
-        decoded = self._decoder.decode(np.stack(rows))
-        return [
-            Prediction(_weights(steps), float(rubric), float(error))
-            for steps, rubric, error in zip(
-                decoded.steps.tolist(),
-                decoded.expected_rubric,
-                decoded.expected_error,
-                strict=True,
-            )
-        ]
+                return list(pool.map(self._answer, queries))
+        return [self._answer(query) for query in queries]
+
+    def _answer(self, query: str) -> Prediction:
+        decoded = self._decoder.decode(self.outputs(query)[None])
+        return Prediction(
+            _weights(decoded.steps[0].tolist()),
+            float(decoded.expected_rubric[0]),
+            float(decoded.expected_error[0]),
+        )
 
     def outputs(self, query: str) -> NDArray[np.float32]:
         """The network's outputs for a query: a logit for each channel and value, (OUTPUTS,)."""
@@ -159,6 +156,8 @@ def load_session(path: Path) -> InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # The graph is written as it should run; further fusion makes it slower.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]

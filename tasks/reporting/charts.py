@@ -85,6 +85,8 @@ def report_charts(
             charts["latency_by_step"] = latency_by_step(report.latency_steps, summary.benchmark)
     if any(candidate.slices for candidate in summary.benchmark):
         charts["slices"] = slices(summary)
+    if summary.cascade:
+        charts["cascade"] = cascade(summary)
     examples = list(labelled or ())
     if examples:
         charts["weight_distribution"] = weight_distribution(examples)
@@ -301,6 +303,32 @@ def slices(summary: EvaluationSummary) -> bytes:
         axes.set_yticks(range(len(sizes)), [f"{value}\nn = {n:,}" for value, n in sizes.items()])
         axes.set_ylim(len(sizes) - 0.5, -0.5)
     _legend(figure, figure.axes[0])
+    return _png(figure)
+
+
+def cascade(summary: EvaluationSummary) -> bytes:
+    """The cascade's rubric, mean latency and cost over the share of queries passed on.
+
+    Raises:
+        ValueError: the summary has no cascade.
+    """
+    points = summary.cascade
+    if not points:
+        raise ValueError("the summary has no cascade to draw")
+    figure = _figure(
+        3.6, "The cascade", "Over the share of queries that the local student passes on"
+    )
+    shares = [100 * point.share for point in points]
+    panels = (
+        ("Rubric, computed (1–5)", [point.rubric for point in points]),
+        ("Mean latency (ms)", [point.mean_latency_ms for point in points]),
+        ("Cost of 1,000 queries ($)", [point.cost_per_1k_usd for point in points]),
+    )
+    for axes, (title, values) in zip(figure.subplots(1, 3), panels, strict=True):
+        axes.plot(shares, values, color=_ROLE_COLOURS["cascade"], linewidth=2.0)
+        _plain(axes, grid="both")
+        axes.set_title(title, loc="left", fontsize=_MEDIUM, color=_INK)
+        axes.set_xlabel("passed on, %")
     return _png(figure)
 
 

@@ -36,6 +36,7 @@ FIGURES: Final = {
     "latency_by_step": "Latency of one search by step, for each candidate as the router",
     "weight_distribution": "How each channel's weights are distributed over the training examples",
     "slices": "Rubric by leading channel and by difficulty",
+    "cascade": "Quality, latency and cost of the cascade over the share that is passed on",
 }
 
 _SLICE_TITLES: Final[dict[SliceBy, str]] = {
@@ -126,6 +127,7 @@ def report_content(report: ReportInput, charts: dict[str, bytes]) -> Content:
         Section("results", "Results", _results(report, charts)),
         Section("side-by-side", "Answers side by side", _side_by_side(report)),
         Section("latency", "Latency of one search", _latency(report, charts)),
+        Section("cascade", "The cascade", _cascade(report.summary, charts)),
         Section("slices", "Where they do well and badly", _slices(report.summary, charts)),
         Section("differences", "Paired differences", _differences(report.summary)),
         Section("fresh", "Fresh queries", _fresh(report.summary)),
@@ -476,6 +478,34 @@ def _latency(report: ReportInput, charts: dict[str, bytes]) -> list[Block]:
         f"{report.published.search_steps.note} They are: {listed}.",
         *_figure(charts, "latency_by_step"),
         Table(header, rows, numeric=range(1, len(header))),
+    ]
+
+
+def _cascade(summary: EvaluationSummary, charts: dict[str, bytes]) -> list[Block]:
+    points = summary.cascade
+    if not points or summary.pass_on_above is None:
+        return []
+    rows = [
+        [
+            Cell(text.percent(point.share)),
+            Cell(text.error(point.pass_on_above)),
+            Cell(text.score(point.rubric)),
+            Cell(text.milliseconds(point.mean_latency_ms)),
+            Cell(text.usd(point.cost_per_1k_usd)),
+        ]
+        for point in points[::2]
+    ]
+    chosen = (
+        "Nothing is passed on: on the fresh queries no share made the answers better."
+        if summary.pass_on_above >= 0.5
+        else f"The threshold chosen on the fresh queries is {summary.pass_on_above:.3f}."
+    )
+    header = ("Passed on", "Expected error above", "Rubric", "Mean latency, ms", "Cost of 1,000")
+    return [
+        "The local student answers, and passes on the queries of which it expects the largest "
+        f"error. {chosen} The table shows what other shares would give on the benchmark.",
+        *_figure(charts, "cascade"),
+        Table(header, rows, numeric=range(len(header))),
     ]
 
 

@@ -18,12 +18,12 @@ _JOINERS: Final = frozenset("\u200c\u200d")
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs"})
 _ACTIVE: Final = frozenset("&<>|`*_[]\\~$")
 #: What at the start of a line makes a list, a heading, a rule or a code block.
-_BLOCK_START: Final = re.compile(r"[ #+=-]|[0-9]{1,9}[.)](?:\s|\Z)")
+_BLOCK_START: Final = re.compile(r"([ #+=-]|[0-9]{1,9}[.)](?=\s|\Z))")
 #: Where GitHub's markdown makes a link out of bare text, even where entities spell it.
 _LINK: Final = re.compile(
     r"(?i)(?<=https:)(?=//)|(?<=http:)(?=//)|(?<=ftp:)(?=//)|(?<=www)(?=\.)|(?=@)"
 )
-_WORD_JOINER: Final = "&#8288;"
+_WORD_JOINER: Final = "\u2060"
 
 
 def visible(text: str, limit: int = DEFAULT_LIMIT) -> str:
@@ -49,9 +49,14 @@ def inert(text: str, limit: int = DEFAULT_LIMIT) -> str:
         limit: the longest result, in characters as shown.
     """
     shown = visible(text, limit)
-    opening = 1 if _BLOCK_START.match(shown) else 0
+    start = _BLOCK_START.match(shown)
+    marker = start.end(1) - 1 if start else -1
     parts = [
-        f"&#{ord(character)};" if place < opening or character in _ACTIVE else character
+        "\u00a0"
+        if place == marker and character == " "
+        else f"\\{character}"
+        if place == marker or character in _ACTIVE
+        else character
         for place, character in enumerate(shown)
     ]
     return _LINK.sub(_WORD_JOINER, "".join(parts))

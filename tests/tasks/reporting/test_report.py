@@ -72,7 +72,8 @@ def sections(markdown: str) -> list[str]:
 def row(markdown: str, title: str) -> list[str]:
     """The cells of the first table row that starts with `title`, as a reader sees them."""
     line = next(line for line in markdown.splitlines() if line.startswith(f"| {title} |"))
-    return [unescape(cell).strip().strip("*") for cell in line.strip("|").split("|")[1:]]
+    plain = re.sub(r"\\([^\w\s|])", r"\1", line.strip("|"))
+    return [unescape(cell).strip().strip("*") for cell in plain.split("|")[1:]]
 
 
 # --- what it says ------------------------------------------------------------------------------

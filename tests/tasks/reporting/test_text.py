@@ -62,14 +62,17 @@ def test_inert_texts_stay_in_their_cells(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_inert_text_starts_nothing_even_in_html(attack: str) -> None:
-    assert not set(inert(attack)) & set("<>|`*_[]\\~$\n")
-    assert unescape(inert(attack)).replace("\u2060", "") == visible(attack)
+def test_inert_text_starts_nothing(attack: str) -> None:
+    html = rendered(inert(attack))
+    assert (
+        unescape(html.removeprefix("<p>").removesuffix("</p>\n")).replace("\u2060", "").strip()
+        == visible(attack).strip()
+    )
 
 
 @pytest.mark.parametrize("link", ["http://a.b", "HTTPS://a.b", "ftp://a.b", "www.a.b", "a@b.cd"])
 def test_bare_links_are_broken_by_an_invisible_character(link: str) -> None:
-    assert "&#8288;" in inert(f"see {link}")
+    assert "\u2060" in inert(f"see {link}")
 
 
 @given(HOSTILE)
