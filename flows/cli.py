@@ -190,11 +190,10 @@ def runs_pull(run_id: str, folder: Path, config: str) -> None:
         target = (folder / key.removeprefix(found.prefix)).resolve()
         if stored is None or not target.is_relative_to(folder.resolve()):
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(stored.data)
+        _write(target, stored.data)
         count += 1
     manifest = json.dumps(_manifest(found.manifest()), indent=2, ensure_ascii=False)
-    (folder / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
+    _write(folder / "manifest.json", f"{manifest}\n".encode())
     click.echo(f"{count} files of {found.run_id} and its manifest: {folder}")
 
 
@@ -236,6 +235,14 @@ COMMANDS: Final[dict[str, click.Command]] = {
     "report": report,
     "rollback": rollback,
 }
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ReelRouteError(f"{path} can't be written: {error.strerror}") from None
 
 
 def _overrides(assignments: tuple[str, ...]) -> dict[str, Any]:

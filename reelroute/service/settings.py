@@ -31,7 +31,7 @@ class ServiceSettings(BaseModel):
         max_batch: more queries in one request are refused.
         max_in_flight: requests at work together in a process; more are sent away with 503.
         body_seconds: the longest that a request's body may take to arrive.
-        threads: requests that wait for a model behind the network together, in a process.
+        threads: requests that are answered, or wait for a model, together in a process.
         follow_seconds: how often the release pointer is looked at; 0 never.
         deadline_ms: the longest that a query may wait for a model behind the network before the
             keyword rules answer it; 0 waits as long as the model takes.

@@ -48,6 +48,7 @@ class DevMetrics(_Frozen):
         dominant: share of answers with the right leading channel.
         expected_rubric: the mean that the student itself expected; near `rubric` if calibrated.
         expected_mae: the mean absolute error that it expected.
+        error_correlation: between the error that it expected of an answer and the real one.
         rows: how many development rows.
     """
 
@@ -56,15 +57,23 @@ class DevMetrics(_Frozen):
     dominant: float = Field(ge=0, le=1)
     expected_rubric: float = Field(ge=1, le=5)
     expected_mae: float = Field(ge=0, le=1)
+    error_correlation: float = Field(default=0.0, ge=-1, le=1)
     rows: int = Field(gt=0)
 
 
 class DecoderFile(_Frozen):
-    """`decoder.json`: the label vectors in steps of 0.05, their log priors, the temperature."""
+    """`decoder.json`: the label vectors in steps of 0.05, their log priors, the calibration.
+
+    Attributes:
+        rubric_line: intercept and slope that correct the expected rubric score.
+        error_line: intercept and slope that correct the expected error.
+    """
 
     vectors: tuple[tuple[int, int, int, int], ...] = Field(min_length=1)
     log_prior: tuple[float, ...]
     temperature: float = Field(gt=0, allow_inf_nan=False)
+    rubric_line: tuple[float, float] = (0.0, 1.0)
+    error_line: tuple[float, float] = (0.0, 1.0)
 
 
 class ModelCard(_Frozen):

@@ -113,6 +113,21 @@ class Decoded:
     expected_error: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line, by which an expectation of the student's is corrected."""
+
+    intercept: float = 0.0
+    slope: float = 1.0
+
+    def __call__(self, values: Floats) -> Floats:
+        """The line at each of the values."""
+        return np.asarray(self.intercept + self.slope * values, dtype=np.float32)
+
+
+IDENTITY: Final = Line()
+
+
 class Decoder:
     """From the student's outputs to vectors of the grid.
 
@@ -123,12 +138,22 @@ class Decoder:
         vectors: the label vectors that can be predicted, (n, 4), without duplicates.
         log_prior: each vector's log frequency among the training labels, (n,).
         temperature: above 1 where the raw distribution is too sure of itself.
+        rubric_line: corrects the expected rubric score, which is too hopeful: it is that of the
+            vector chosen for it.
+        error_line: corrects the expected error, for the same reason.
 
     Raises:
         StudentError: the vectors are not on the grid, or shapes don't fit.
     """
 
-    def __init__(self, vectors: Steps, log_prior: Floats, temperature: float) -> None:
+    def __init__(
+        self,
+        vectors: Steps,
+        log_prior: Floats,
+        temperature: float,
+        rubric_line: Line = IDENTITY,
+        error_line: Line = IDENTITY,
+    ) -> None:
         if (
             vectors.ndim != 2
             or vectors.shape[1:] != (len(MODALITIES),)
@@ -144,6 +169,7 @@ class Decoder:
         self.vectors = vectors
         self.log_prior = log_prior.astype(np.float32)
         self.temperature = temperature
+        self.rubric_line, self.error_line = rubric_line, error_line
         self._columns = [channel * LEVELS + vectors[:, channel] for channel in range(4)]
         self._gain = rubric_matrix(vectors, vectors).T.astype(np.float32)
         self._error = (total_steps(vectors, vectors) * (GRID_STEP / 4)).astype(np.float32)
@@ -154,9 +180,11 @@ class Decoder:
         vectors, counts = np.unique(labels, axis=0, return_counts=True)
         return cls(vectors, np.log(counts / counts.sum()).astype(np.float32), 1.0)
 
-    def at(self, temperature: float) -> Decoder:
-        """The same decoder at another temperature."""
-        return Decoder(self.vectors, self.log_prior, temperature)
+    def calibrated(
+        self, temperature: float, rubric_line: Line = IDENTITY, error_line: Line = IDENTITY
+    ) -> Decoder:
+        """The same vectors and priors, calibrated anew."""
+        return Decoder(self.vectors, self.log_prior, temperature, rubric_line, error_line)
 
     def probabilities(self, outputs: Floats) -> Floats:
         """The distribution over the vectors, (n, vectors), from outputs of shape (n, OUTPUTS)."""
@@ -178,8 +206,10 @@ class Decoder:
         # tenth of a millisecond that this takes.
         gain = np.einsum("nv,vc->nc", shares, self._gain)
         chosen = gain.argmax(axis=1)
+        rubric = self.rubric_line(gain[np.arange(len(chosen)), chosen])
+        error = self.error_line(np.einsum("nv,nv->n", shares, self._error[chosen]))
         return Decoded(
             steps=self.vectors[chosen],
-            expected_rubric=gain[np.arange(len(chosen)), chosen],
-            expected_error=np.einsum("nv,nv->n", shares, self._error[chosen]),
+            expected_rubric=rubric.clip(1, 5),
+            expected_error=error.clip(0, 0.5),
         )

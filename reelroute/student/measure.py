@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from reelroute.student.card import DevMetrics
 from reelroute.student.grid import (
     Decoder,
     Floats,
+    Line,
     Steps,
     dominant_matrix,
     rubric_matrix,
@@ -30,15 +32,65 @@ def dev_metrics(decoder: Decoder, outputs: Floats, reference: Steps) -> DevMetri
         reference: the labels in steps of the grid, (n, 4).
     """
     decoded = decoder.decode(outputs)
-    pairs = [(p[None], r[None]) for p, r in zip(decoded.steps, reference, strict=True)]
+    error = _errors(decoded.steps, reference)
     return DevMetrics(
-        rubric=float(np.mean([rubric_matrix(p, r) for p, r in pairs])),
-        mae=float(np.mean([total_steps(p, r) for p, r in pairs])) * GRID_STEP / 4,
-        dominant=float(np.mean([dominant_matrix(p, r) for p, r in pairs])),
+        rubric=float(_rubrics(decoded.steps, reference).mean()),
+        mae=float(error.mean()),
+        dominant=float(
+            np.mean([dominant_matrix(p, r) for p, r in _pairs(decoded.steps, reference)])
+        ),
         expected_rubric=float(decoded.expected_rubric.mean()),
         expected_mae=float(decoded.expected_error.mean()),
+        error_correlation=_correlation(decoded.expected_error, error),
         rows=len(reference),
     )
+
+
+def calibrate(decoder: Decoder, outputs: Floats, reference: Steps) -> Decoder:
+    """The decoder with a temperature and corrections of its expectations that fit labelled rows.
+
+    Args:
+        decoder: over the training labels, not yet calibrated.
+        outputs: the network's for rows that it was not trained on, (n, OUTPUTS).
+        reference: their labels in steps of the grid, (n, 4).
+    """
+    decoder = decoder.calibrated(fit_temperature(decoder, outputs, reference))
+    decoded = decoder.decode(outputs)
+    return decoder.calibrated(
+        decoder.temperature,
+        fit_line(decoded.expected_rubric, _rubrics(decoded.steps, reference)),
+        fit_line(decoded.expected_error, _errors(decoded.steps, reference)),
+    )
+
+
+def fit_line(expected: Floats, actual: Floats) -> Line:
+    """The line of least squares from expected to actual values; it never falls."""
+    spread = expected - expected.mean()
+    scale = float(np.square(spread).sum())
+    slope = float((spread * actual).sum()) / scale if scale > 0 else 0.0
+    slope = max(slope, 0.0)
+    return Line(float(actual.mean()) - slope * float(expected.mean()), slope)
+
+
+def _pairs(steps: Steps, reference: Steps) -> Iterator[tuple[Steps, Steps]]:
+    return ((p[None], r[None]) for p, r in zip(steps, reference, strict=True))
+
+
+def _rubrics(steps: Steps, reference: Steps) -> Floats:
+    """The rubric's score of each answer, (n,)."""
+    scores = [rubric_matrix(p, r)[0, 0] for p, r in _pairs(steps, reference)]
+    return np.array(scores, dtype=np.float32)
+
+
+def _errors(steps: Steps, reference: Steps) -> Floats:
+    """The mean absolute error of each answer's weights, 0 to 0.5, (n,)."""
+    totals = [total_steps(p, r)[0, 0] for p, r in _pairs(steps, reference)]
+    return np.array(totals, dtype=np.float32) * np.float32(GRID_STEP / 4)
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    """Pearson's correlation; 0 where one of the two doesn't vary."""
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
 
 
 def fit_temperature(decoder: Decoder, outputs: Floats, reference: Steps) -> float:

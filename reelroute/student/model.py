@@ -25,7 +25,7 @@ from reelroute.student.card import (
     ModelCard,
 )
 from reelroute.student.errors import StudentError
-from reelroute.student.grid import OUTPUTS, STEPS, Decoder
+from reelroute.student.grid import OUTPUTS, STEPS, Decoder, Line
 from reelroute.weights import RoutingWeights
 
 if TYPE_CHECKING:
@@ -202,4 +202,6 @@ def load_decoder(path: Path) -> Decoder:
         np.array(file.vectors, dtype=np.int64),
         np.array(file.log_prior, dtype=np.float32),
         file.temperature,
+        Line(*file.rubric_line),
+        Line(*file.error_line),
     )

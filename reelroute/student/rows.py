@@ -17,6 +17,8 @@ from reelroute.student.errors import StudentError
 #: Fewer rows than this can't be split and learnt from.
 MIN_ROWS: Final = 50
 _MIN_DEV_ROWS: Final = 20
+_ENOUGH_DEV_ROWS: Final = 300
+_SMALL_SET_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,10 @@ def split_dev(
 ) -> tuple[list[LabelledRow], list[LabelledRow]]:
     """Training and development rows, each sorted by the hash of its query.
 
-    A query is on the same side in every run whose share is the same, whatever the other rows;
-    only a set too small for the share to leave 20 development rows gives those of the lowest
-    hashes. Queries that differ in case or spaces alone are on one side.
+    A query is on the same side in every run with the same share, whatever the other rows; a
+    small set gives a larger share, so that its development rows are enough to choose by: 300, but
+    not more than a fifth, and never fewer than 20. Queries that differ in case or spaces alone
+    are on one side.
 
     Args:
         rows: at least `MIN_ROWS`, in any order.
@@ -63,8 +66,14 @@ def split_dev(
     """
     if len(rows) < MIN_ROWS:
         raise StudentError(f"{len(rows)} labelled rows are too few to train on: {MIN_ROWS} needed")
-    placed = sorted((_place(row.query), row.query, row) for row in rows)
-    limit = max(share, placed[_MIN_DEV_ROWS - 1][0] + 1e-18)
-    dev = [row for place, _, row in placed if place <= limit]
-    train = [row for place, _, row in placed if place > limit]
+    placed = sorted(
+        ((_place(row.query), row) for row in rows),
+        key=lambda pair: (pair[0], pair[1].query, pair[1].weights),
+    )
+    share = max(share, min(_SMALL_SET_SHARE, _ENOUGH_DEV_ROWS / len(rows)))
+    last = max(share, placed[_MIN_DEV_ROWS - 1][0])
+    dev = [row for place, row in placed if place <= last]
+    train = [row for place, row in placed if place > last]
+    if not train:
+        raise StudentError("all labelled rows have the same query: there is nothing to train on")
     return train, dev

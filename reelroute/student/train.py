@@ -31,7 +31,7 @@ from reelroute.student.encoder import load_encoder
 from reelroute.student.errors import StudentError
 from reelroute.student.export import write_onnx
 from reelroute.student.grid import Decoder
-from reelroute.student.measure import dev_metrics, fit_temperature
+from reelroute.student.measure import calibrate, dev_metrics
 from reelroute.student.model import load_session, load_tokenizer, run_tokens
 from reelroute.student.rows import LabelledRow, data_sha256, split_dev
 from reelroute.student.settings import TrainSettings
@@ -106,10 +106,10 @@ def train(
 
 
 def _calibrate(folder: Path, decoder: Decoder, dev: Data) -> DevMetrics:
-    """Fit the temperature to the exported model, write the decoder, and measure the whole."""
+    """Calibrate the decoder to the exported model, write it, and measure the whole."""
     session = load_session(folder / MODEL_FILE)
     outputs = np.stack([run_tokens(session, tokens) for tokens in dev.tokens])
-    decoder = decoder.at(fit_temperature(decoder, outputs, dev.steps))
+    decoder = calibrate(decoder, outputs, dev.steps)
     (folder / DECODER_FILE).write_text(_decoder_file(decoder), encoding="utf-8")
     return dev_metrics(decoder, outputs, dev.steps)
 
@@ -119,5 +119,7 @@ def _decoder_file(decoder: Decoder) -> str:
         vectors=tuple(map(tuple, decoder.vectors.tolist())),
         log_prior=tuple(decoder.log_prior.tolist()),
         temperature=decoder.temperature,
+        rubric_line=(decoder.rubric_line.intercept, decoder.rubric_line.slope),
+        error_line=(decoder.error_line.intercept, decoder.error_line.slope),
     )
     return file.model_dump_json() + "\n"

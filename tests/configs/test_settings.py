@@ -66,7 +66,7 @@ def test_a_misspelt_key_is_named_with_the_nearest_known_one(misspelt: str, near:
 
 
 def test_a_key_like_no_other_is_named_with_those_that_are_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown key `promote\.xyz`; known here: valid_rate_"):
+    with pytest.raises(ConfigError, match=r"unknown key `promote\.xyz`; known here: candidates"):
         load_settings(LOCAL, {"promote.xyz": 1})
 
 
@@ -149,6 +149,11 @@ def test_values_of_the_environment_are_read_as_yaml(monkeypatch: pytest.MonkeyPa
     settings = load_settings(LOCAL)
     assert settings.aws.endpoint_url is None
     assert settings.budget.usd_per_run == 2.5
+
+
+def test_a_number_may_stand_where_a_text_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REELROUTE__LABEL__ROUND", "9")
+    assert load_settings(LOCAL).label.round == "9"
 
 
 def test_an_unknown_key_in_the_environment_is_an_error_too(

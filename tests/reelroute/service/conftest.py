@@ -39,11 +39,9 @@ class FakeRouter(Router):
         answer: Callable[[str], RoutingWeights] | None = None,
         *,
         version: str | None = "2026-w01",
-        is_remote: bool = False,
     ) -> None:
         self.asked: list[str] = []
         self.threads: set[str] = set()
-        self.is_remote = is_remote
         self.release = SimpleNamespace(version=version) if version else None
         self.closed = False
         self._answer = answer or (lambda _: RoutingWeights(**WEIGHTS, router=self.name))

@@ -65,22 +65,11 @@ def test_reasoning_is_not_computed_unless_asked(start: Start) -> None:
     assert service.route("a", reasoning=True).status_code == 500
 
 
-@pytest.mark.parametrize(
-    ("router", "fields", "inline"),
-    [
-        (FakeRouter(), {"query": "short"}, True),
-        (FakeRouter(is_remote=True), {"query": "short"}, False),
-        (FakeRouter(), {"query": "long " * 100}, False),
-        (FakeRouter(), {"queries": ["a batch"] * 100}, False),
-        (FakeRouter(), {"query": "short", "reasoning": True}, False),
-    ],
-)
-def test_what_takes_long_is_done_in_a_thread(
-    start: Start, router: FakeRouter, fields: dict[str, object], inline: bool
-) -> None:
+@pytest.mark.parametrize("fields", [{"query": "a"}, {"queries": ["a", "b"]}])
+def test_no_router_is_asked_in_the_event_loop(start: Start, fields: dict[str, object]) -> None:
+    router = FakeRouter()
     assert start(router).client.post("/v1/route", json=fields).status_code == 200
-    in_pool = [name.startswith("reelroute-service") for name in router.threads]
-    assert in_pool == [not inline]
+    assert [name.startswith("reelroute-service") for name in router.threads] == [True]
 
 
 def test_a_model_that_waits_does_not_hold_up_health(start: Start) -> None:
@@ -91,7 +80,7 @@ def test_a_model_that_waits_does_not_hold_up_health(start: Start) -> None:
         assert go_on.wait(20)
         return RoutingWeights.uniform(router="fake")
 
-    service = start(FakeRouter(wait, is_remote=True))
+    service = start(FakeRouter(wait))
     answers: list[int] = []
     waiting = threading.Thread(target=lambda: answers.append(service.route("a").status_code))
     waiting.start()

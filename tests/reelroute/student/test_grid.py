@@ -78,7 +78,7 @@ def test_an_unsure_student_answers_with_what_serves_most_of_the_likely_labels() 
 def test_a_higher_temperature_makes_the_student_less_sure() -> None:
     decoder = Decoder.of_labels(np.array([[20, 0, 0, 0], [0, 0, 0, 20]]))
     outputs = one_hot((20, 0, 0, 0), strength=1.0)
-    calm = decoder.at(2.0).decode(outputs)
+    calm = decoder.calibrated(2.0).decode(outputs)
     assert calm.expected_rubric[0] < decoder.decode(outputs).expected_rubric[0]
     assert calm.expected_error[0] > decoder.decode(outputs).expected_error[0]
 

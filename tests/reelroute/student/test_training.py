@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from reelroute.student.batches import padded, shuffled_batches
 from reelroute.student.encoder import DEFAULT_SHA256
 from reelroute.student.grid import LEVELS, OUTPUTS, Decoder
-from reelroute.student.measure import dev_metrics, fit_temperature
+from reelroute.student.measure import dev_metrics, fit_line, fit_temperature
 from reelroute.student.settings import TrainSettings
 
 
@@ -63,7 +63,7 @@ def test_the_temperature_undoes_overconfidence() -> None:
     labels = np.array([[20, 0, 0, 0], [0, 20, 0, 0]] * 100)
     labels[:60] = [20, 0, 0, 0]
     share = (labels[:, 0] == 20).mean()
-    fitted = decoder.at(fit_temperature(decoder, outputs, labels))
+    fitted = decoder.calibrated(fit_temperature(decoder, outputs, labels))
     assert fitted.temperature > 1.2
     assert fitted.probabilities(outputs[:1]).max() == pytest.approx(share, abs=0.02)
 
@@ -83,3 +83,16 @@ def test_metrics_are_the_rubrics() -> None:
     metrics = dev_metrics(decoder, outputs, np.array([[12, 3, 3, 2], [2, 14, 2, 2]]))
     assert (metrics.rubric, metrics.dominant, metrics.rows) == (4.5, 1.0, 2)
     assert metrics.mae == pytest.approx(0.025)
+
+
+def test_expectations_are_corrected_by_the_line_of_least_squares() -> None:
+    expected = np.array([0.1, 0.2, 0.3], dtype=np.float32)
+    line = fit_line(expected, 0.05 + 2 * expected)
+    assert (line.intercept, line.slope) == (pytest.approx(0.05), pytest.approx(2))
+
+
+def test_a_correction_never_turns_expectations_around() -> None:
+    falling = fit_line(np.array([0.1, 0.2], np.float32), np.array([0.4, 0.2], np.float32))
+    constant = fit_line(np.array([0.1, 0.1], np.float32), np.array([0.4, 0.2], np.float32))
+    for line in (falling, constant):
+        assert (line.intercept, line.slope) == (pytest.approx(0.3), 0)

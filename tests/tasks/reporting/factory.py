@@ -16,7 +16,9 @@ from data_contracts.evaluation import (
     CURRENT_RELEASE,
     DISTILLED_STUDENT,
     LARGE_BASELINE,
+    LOCAL_STUDENT,
     CandidateScores,
+    CascadePoint,
     EvaluationSummary,
     Latency,
     PairedDifference,
@@ -28,7 +30,6 @@ from reelroute.rubric import score
 from reelroute.weights import MODALITIES, RoutingWeights, round_to_grid
 from tasks.reporting.inputs import DemoAnswer, PublishedFigures, ReportInput
 
-LOCAL_STUDENT: Final = "local-student"
 PUBLISHED_PATH: Final = Path(__file__).parents[3] / "configs" / "published.yaml"
 DEMO_QUERIES: Final = ("CEO discussing quarterly earnings", "sunset over mountains")
 
@@ -201,6 +202,21 @@ def summary(
     return _evaluated(names, judged=judged, fresh=fresh, differences=differences)[0]
 
 
+def cascade() -> dict[str, Any]:
+    """The cascade's part of a summary: passing on helps up to a fifth of the queries."""
+    points = tuple(
+        CascadePoint(
+            pass_on_above=0.2 - 0.01 * i,
+            share=i / 20,
+            rubric=4.2 + 0.05 * min(i, 4) - 0.02 * i,
+            mean_latency_ms=2 + 4 * i / 20,
+            cost_per_1k_usd=0.02 * i / 20,
+        )
+        for i in range(21)
+    )
+    return {"pass_on_above": 0.16, "cascade": points}
+
+
 def report(
     names: Sequence[str] = tuple(KINDS),
     *,
@@ -270,6 +286,7 @@ def _evaluated(
             for other in (BASE_STUDENT, CURRENT_RELEASE)
             if differences and other in names and name not in (BASE_STUDENT, other)
         ),
+        **(cascade() if {LOCAL_STUDENT, DISTILLED_STUDENT} <= set(names) else {}),
     )
     return found, {name: benchmark[name] + newer.get(name, []) for name in names}
 

@@ -259,7 +259,7 @@ def test_both_have_the_same_sections_in_the_same_order() -> None:
     report, charts = factory.report(), {"weight_distribution": PNG}
     page = evaluation_page(report, charts)
     titles = sections(evaluation_markdown(report, charts))
-    assert len(titles) == 10
+    assert len(titles) == 11
     assert re.findall(r"<h2>(.*?)</h2>", page) == titles
     assert re.findall(r'<li><a href="#[a-z-]+">(.*?)</a>', page) == titles
 
