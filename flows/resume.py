@@ -98,7 +98,7 @@ def _require_dead(flow_run: FlowRun, known_dead: bool) -> None:
 def _is_alive(pid: str) -> bool:
     """Whether the process runs and is Prefect's: numbers are used again."""
     listed = subprocess.run(
-        ["ps", "-p", pid, "-o", "command="], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-p", pid, "-o", "command="], capture_output=True, text=True, check=False
     )
     return "prefect" in listed.stdout
 

@@ -176,7 +176,7 @@ def _silent(state: Path) -> Running | None:
 
 def is_alive(pid: int, command: str) -> bool:
     """Whether a process with this number runs this command; numbers are used again."""
-    ask = ["ps", "-p", str(pid), "-o", "command="]
+    ask = ["ps", "-ww", "-p", str(pid), "-o", "command="]
     try:
         listed = subprocess.run(ask, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # a machine without `ps`: better left alone than wrongly ended

@@ -20,7 +20,7 @@ class TrainSettings(BaseModel):
         max_seconds: the time budget of the descent; the schedule is shortened after an epoch if
             the rest would not fit. None: no limit. One epoch is always done.
         patience: training stops after this many epochs without a better development score.
-        dev_share: share of rows, by hash, that training doesn't see.
+        dev_share: share of rows, by hash, that training doesn't see; more of small sets.
         layers: which layers of the encoder to keep, counted from 0; None: all.
         max_tokens: what of a query is read, in tokens with the two special ones.
         batch: queries a step.
@@ -42,10 +42,10 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0)
-    epochs: int = Field(default=5, ge=1)
-    min_steps: int = Field(default=300, ge=1)
+    epochs: int = Field(default=4, ge=1)
+    min_steps: int = Field(default=150, ge=1)
     max_seconds: float | None = Field(default=420.0, gt=0)
-    patience: int = Field(default=2, ge=1)
+    patience: int = Field(default=3, ge=1)
     dev_share: float = Field(default=0.05, gt=0, le=0.5)
     layers: tuple[int, ...] | None = None
     max_tokens: int = Field(default=64, ge=8)
@@ -56,8 +56,8 @@ class TrainSettings(BaseModel):
     warmup: float = Field(default=0.1, gt=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    smoothing: float = Field(default=0.5, gt=0)
-    mean_loss: float = Field(default=1.0, ge=0)
+    smoothing: float = Field(default=0.6, gt=0)
+    mean_loss: float = Field(default=2.0, ge=0)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
     threads: int = Field(default=0, ge=0)
     encoder: str = DEFAULT_ENCODER

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+
 import flows.cli
 import flows.follow
 from data_contracts.runs import STAGES

@@ -97,7 +97,7 @@ def test_a_flow_run_whose_process_lives_is_left_alone(
     monkeypatch.setattr(flows.resume, "_is_alive", lambda pid: pid == "4711")
     run = make_run(running(), f"{HERE}:4711")
     for dead in (False, True):
-        with pytest.raises(ReelRouteError, match="is at work .process 4711 of this machine"):
+        with pytest.raises(ReelRouteError, match=r"is at work .process 4711 of this machine"):
             over(prefect, run, dead)
     assert state_of(prefect, run) == "Running"
 
@@ -106,7 +106,7 @@ def test_another_machines_process_needs_the_users_word(
     prefect: SyncPrefectClient, make_run: MakeRun
 ) -> None:
     run = make_run(running(), "elsewhere:1")
-    with pytest.raises(ReelRouteError, match="at work on elsewhere, .* run again with --dead"):
+    with pytest.raises(ReelRouteError, match=r"at work on elsewhere, .* run again with --dead"):
         over(prefect, run)
     assert state_of(prefect, run) == "Running"
     over(prefect, run, dead=True)

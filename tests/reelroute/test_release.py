@@ -35,6 +35,7 @@ def release(version: str = "2026-w01", **fields: Any) -> Release:
         "version": version,
         "run_id": "run-1",
         "created_at": NOW,
+        "router": "bedrock",
         "prompt": Prompt.of("Route: {query}"),
         "bedrock": BedrockModel(
             deployment_arn="arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/a",

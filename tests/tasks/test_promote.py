@@ -145,7 +145,7 @@ def test_the_decision_is_shown_with_every_condition(place: Place) -> None:
     outcome = promote_release(stage, release("a-1"), NO)
     files = show_decision(stage, [NO], NO, outcome)
     shown = stage.storage.read(files["gate"]).decode()
-    assert shown.startswith("# Gate: refused: there is no release yet")
+    assert shown.startswith("# Refused\n\nrefused: there is no release yet")
     assert "## distilled-student does not pass — chosen" in shown
     assert "| ❌ | valid rate | 9.0% | at least 98.0% |" in shown
 
