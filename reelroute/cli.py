@@ -18,6 +18,7 @@ import click
 
 from reelroute import __version__
 from reelroute.aws import AwsAccess
+from reelroute.console import SentenceGroup
 from reelroute.errors import ReelRouteError
 from reelroute.routers import Router, check_query
 
@@ -39,8 +40,8 @@ def _pipeline_commands() -> ModuleType | None:
     return flows.cli
 
 
-class _Commands(click.Group):
-    """The library's own commands, then the pipeline's; errors are sentences."""
+class _Commands(SentenceGroup):
+    """The library's own commands, then the pipeline's."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         pipeline = _pipeline_commands()
@@ -52,12 +53,6 @@ class _Commands(click.Group):
             return own
         pipeline = _pipeline_commands()
         return pipeline.COMMANDS.get(name) if pipeline else None
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except ReelRouteError as error:
-            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

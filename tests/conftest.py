@@ -53,10 +53,12 @@ os.environ |= {
 
 from deployments.embedded.aws import EmbeddedAws  # noqa: E402
 from deployments.embedded.calls import Call  # noqa: E402
+from deployments.embedded.credentials import PROFILE, REGION  # noqa: E402
 from deployments.embedded.process import end  # noqa: E402
 from deployments.embedded.provision import make_bucket  # noqa: E402
 from reelroute.aws import AwsAccess  # noqa: E402
 from tasks.runs import Run  # noqa: E402
+from tasks.storage import aws_access  # noqa: E402
 from tests.support import CallsSince, Place  # noqa: E402
 
 
@@ -80,7 +82,10 @@ def prefect_server() -> Iterator[str]:
         )
     try:
         _wait_until_healthy(process, log)
-        yield _API_URL
+        with pytest.MonkeyPatch.context() as patch:
+            # At a flow run's end its heartbeat may sleep for a second yet.
+            patch.setattr("prefect.flow_engine.BaseFlowRunEngine.heartbeat_seconds", None)
+            yield _API_URL
     finally:
         end(process.pid)
 
@@ -101,9 +106,17 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clients_are_made_once() -> Iterator[None]:
-    """A client takes long to make and is thread-safe."""
+    """A client takes long to make and is thread-safe; those of `EmbeddedAws` are its own."""
+    make = AwsAccess.client
+
+    def own(service: str, endpoint_url: str, credentials_file: Path) -> Any:
+        return make(
+            AwsAccess(REGION, endpoint_url, credentials_file, PROFILE, max_attempts=1), service
+        )
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AwsAccess, "client", cache(AwsAccess.client))
+        patch.setattr(AwsAccess, "client", cache(make))
+        patch.setattr("deployments.embedded.aws.client", own)
         yield
 
 
@@ -122,9 +135,9 @@ def embedded(session_aws: EmbeddedAws) -> Iterator[EmbeddedAws]:
 
 def new_place(aws: EmbeddedAws, folder: Path, overrides: dict[str, Any] | None = None) -> Place:
     """A fresh bucket; `overrides` are settings that hold in all of this place."""
-    bucket = f"test-{uuid4().hex[:12]}"
-    make_bucket(aws.client("s3"), bucket)
-    return Place(aws, _API_URL, folder, bucket, overrides or {})
+    place = Place(aws, _API_URL, folder, f"test-{uuid4().hex[:12]}", overrides or {})
+    make_bucket(aws_access(place.settings()).client("s3"), place.bucket)
+    return place
 
 
 @pytest.fixture

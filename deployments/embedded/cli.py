@@ -12,20 +12,11 @@ import click
 from deployments.embedded import process
 from deployments.embedded.credentials import PROFILE, REGION
 from deployments.embedded.faults import KINDS, STYLED, make_fault
+from reelroute.console import SentenceGroup
 from reelroute.errors import ReelRouteError
 
 #: The exit code of `status` when the server is down.
 DOWN = 3
-
-
-class _Group(click.Group):
-    """Shows our own errors as sentences."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except ReelRouteError as error:
-            raise click.ClickException(str(error)) from error
 
 
 def _state_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +35,7 @@ def _port_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.group(cls=_Group)
+@click.group(cls=SentenceGroup)
 def main() -> None:
     """AWS on this machine: S3 and the rest of moto, with a Bedrock that trains and answers."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -11,25 +10,16 @@ import click
 from configs.settings import DEFAULT_PROFILE, Settings, load_settings
 from deployments.embedded import process as embedded
 from deployments.local import services
-from reelroute.errors import ConfigError, ReelRouteError
+from reelroute.console import SentenceGroup
+from reelroute.errors import ConfigError
 
 DOWN = 3
-
-
-class _Group(click.Group):
-    """Shows our own errors as sentences."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except ReelRouteError as error:
-            raise click.ClickException(str(error)) from error
 
 
 _config = click.option("--config", default=DEFAULT_PROFILE, show_default=True, metavar="FILE")
 
 
-@click.group(cls=_Group)
+@click.group(cls=SentenceGroup)
 def main() -> None:
     """The embedded AWS, a Prefect server and a runner of the pipeline, on this machine."""
 

@@ -5,7 +5,15 @@ because of a model's bad answer: it is repaired, or replaced by keyword rules, a
 `weights.router` says so.
 """
 
-from reelroute.routers.base import MAX_QUERY_CHARACTERS, QueryError, Router, check_query
+from reelroute.routers.base import (
+    MAX_QUERY_CHARACTERS,
+    Attempt,
+    Deadline,
+    QueryError,
+    Router,
+    check_query,
+    is_stopgap,
+)
 from reelroute.routers.bedrock import BedrockRouter
 from reelroute.routers.cascade import CascadeRouter
 from reelroute.routers.local import ExplainedWeights, LocalRouter
@@ -13,12 +21,15 @@ from reelroute.routers.rules import RulesRouter
 
 __all__ = [
     "MAX_QUERY_CHARACTERS",
+    "Attempt",
     "BedrockRouter",
     "CascadeRouter",
+    "Deadline",
     "ExplainedWeights",
     "LocalRouter",
     "QueryError",
     "Router",
     "RulesRouter",
     "check_query",
+    "is_stopgap",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 from reelroute.errors import ReelRouteError
 from reelroute.weights import RoutingWeights
@@ -22,16 +24,45 @@ class QueryError(ReelRouteError):
     """The query itself can't be routed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment by which an answer is wanted.
+
+    Attributes:
+        milliseconds: what was allowed, for messages.
+        at: on the clock of `time.monotonic`.
+    """
+
+    milliseconds: float
+    at: float
+
+    @classmethod
+    def after(cls, milliseconds: float) -> Self:
+        """The deadline so many milliseconds from now."""
+        return cls(milliseconds, time.monotonic() + milliseconds / 1000)
+
+    def seconds_left(self) -> float:
+        """What is left of it, in seconds; 0 once it has passed."""
+        return max(0.0, self.at - time.monotonic())
+
+
+#: What came of asking for one query: its weights, or why there are none.
+Attempt = RoutingWeights | ReelRouteError
+
+
 class Router(ABC):
     """Gives routing weights for a query; `weights.router` says which router answered.
 
     Attributes:
         name: as `weights.router` shows it.
-        is_remote: whether an answer may wait for the network.
     """
 
     name: str
-    is_remote: bool = False
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether an answer may wait for the network."""
+        return False
 
     @abstractmethod
     def route(self, query: str) -> RoutingWeights:
@@ -49,6 +80,32 @@ class Router(ABC):
             ReelRouteError: as `route`, for any of them.
         """
         return [self.route(query) for query in queries]
+
+    def attempt_many(
+        self, queries: Sequence[str], deadline: Deadline | None = None
+    ) -> list[Attempt]:
+        """As `route_many`, with the reason where a query has no answer.
+
+        Args:
+            queries: the queries.
+            deadline: for all of them together. Routers that answer in this process keep it by
+                being fast; they don't look at it.
+
+        Raises:
+            QueryError: one of the queries is empty or too long.
+        """
+        return [self._attempt(query) for query in queries]
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
+        """Let go of threads. A closed router must not be asked any more."""
+
+    def _attempt(self, query: str) -> Attempt:
+        try:
+            return self.route(query)
+        except QueryError:
+            raise
+        except ReelRouteError as error:
+            return error
 
     async def aroute(self, query: str) -> RoutingWeights:
         """`route`, without blocking the event loop."""
@@ -75,12 +132,15 @@ class Router(ABC):
                 release beside it.
             access: how AWS is reached; without it, the standard AWS chain.
             follow_seconds: how often the pointer is looked at in the background; None never.
-            deadline_ms: the longest that one query may take; None waits as long as the model.
+            deadline_ms: the longest that a query, or a call of `route_many`, may wait for a model
+                behind the network; None waits as long as the model. A cascade past it answers
+                with its local student.
             cache_size: the latest so many queries are answered from memory; 0 caches none.
-            fallback: answer by keyword rules where the model can't be reached, and say so in
+            fallback: answer by keyword rules where the model gives no answer, and say so in
                 `weights.router`; otherwise that is an error.
 
         Raises:
+            ValueError: an argument is out of its range.
             ReleaseError: pointer, release or model are missing or fail their check.
             AwsError: AWS can't be reached.
         """
@@ -97,8 +157,26 @@ class Router(ABC):
         )
 
 
+#: The name of the keyword rules.
+RULES: Final = "rules"
+#: Ends the name of a router that answered because the one that should have did not.
+_INSTEAD: Final = " (instead of {})"
+
+
+def instead_of(router: str, missing: str) -> str:
+    """The name of a router that answers in place of another."""
+    return router + _INSTEAD.format(missing)
+
+
+def is_stopgap(weights: RoutingWeights) -> bool:
+    """Whether these weights stand in for those of a model that gave none, or none to be read."""
+    return weights.router == RULES or _INSTEAD.partition("{")[0] in weights.router
+
+
 def check_query(query: str) -> str:
-    """The query with single spaces.
+    """The query with single spaces; half a surrogate pair in it becomes U+FFFD.
+
+    Halves come from clients that cut texts in the middle of an emoji.
 
     Raises:
         QueryError: it is empty or longer than `MAX_QUERY_CHARACTERS`.
@@ -110,4 +188,8 @@ def check_query(query: str) -> str:
         raise QueryError(
             f"the query has {len(text)} characters, at most {MAX_QUERY_CHARACTERS} are routed"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text

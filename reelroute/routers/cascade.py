@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from reelroute.errors import ReelRouteError
-from reelroute.routers.base import Router, check_query
+from reelroute.routers.base import Attempt, Deadline, Router, instead_of, is_stopgap
 from reelroute.routers.local import LocalRouter
-from reelroute.routers.rules import RulesRouter
 from reelroute.weights import RoutingWeights
 
 _log = logging.getLogger("reelroute")
@@ -16,29 +16,58 @@ _log = logging.getLogger("reelroute")
 class CascadeRouter(Router):
     """The local student's answer where it is sure of it, another router's where it is not.
 
+    Where the other one gives no answer, none in time or none that can be read, the local one
+    stands, and `weights.router` says so, as in `local (instead of bedrock)`.
+
     Args:
         local: answers first.
-        behind: answers what is passed on; where it fails, the local answer stands.
-        pass_on_above: the expected error (0 to 0.5) from which a query is passed on.
+        behind: answers what is passed on.
+        pass_on_above: the expected error (0 to 0.5) above which a query is passed on.
     """
 
     name = "cascade"
-    is_remote = True
 
     def __init__(self, local: LocalRouter, behind: Router, pass_on_above: float) -> None:
         self.local = local
         self.behind = behind
         self.pass_on_above = pass_on_above
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the router behind is."""
+        return self.behind.is_remote
+
     def route(self, query: str) -> RoutingWeights:
         """The weights of the query; `weights.router` says who gave them."""
-        text = check_query(query)
-        answer = self.local.route(text)
-        if answer.expected_error <= self.pass_on_above:
-            return answer
-        try:
-            passed_on = self.behind.route(text)
-        except ReelRouteError as error:
-            _log.warning("%s: answered by the local student", error)
-            return answer
-        return answer if passed_on.router == RulesRouter.name else passed_on
+        return self._answer([query], None)[0]
+
+    def route_many(self, queries: Sequence[str]) -> list[RoutingWeights]:
+        """The weights of many queries; what is passed on, is together."""
+        return self._answer(queries, None)
+
+    def attempt_many(
+        self, queries: Sequence[str], deadline: Deadline | None = None
+    ) -> list[Attempt]:
+        """The weights of many queries, never without an answer; local ones past the deadline."""
+        return [*self._answer(queries, deadline)]
+
+    def close(self) -> None:
+        """Close both routers."""
+        self.local.close()
+        self.behind.close()
+
+    def _answer(self, queries: Sequence[str], deadline: Deadline | None) -> list[RoutingWeights]:
+        local = self.local.answer_many(queries)
+        answers: list[RoutingWeights] = [*local]
+        unsure = [i for i, own in enumerate(local) if own.expected_error > self.pass_on_above]
+        if not unsure:
+            return answers
+        passed_on = self.behind.attempt_many([queries[i] for i in unsure], deadline)
+        for i, attempt in zip(unsure, passed_on, strict=True):
+            if isinstance(attempt, ReelRouteError) or is_stopgap(attempt):
+                answers[i] = local[i].renamed(instead_of(local[i].router, self.behind.name))
+            else:
+                answers[i] = attempt
+        for why in {str(attempt) for attempt in passed_on if isinstance(attempt, ReelRouteError)}:
+            _log.warning("%s: answered by the local student", why)
+        return answers

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
-import time
-from collections import OrderedDict
+import weakref
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from reelroute.aws import AwsAccess
 from reelroute.errors import ReelRouteError, ReleaseError
-from reelroute.release import Reader, Release, fetch_model, open_release
-from reelroute.routers.base import QueryError, Router, check_query
+from reelroute.release import (
+    Reader,
+    Release,
+    beside,
+    fetch_model,
+    read_pointer,
+    read_release,
+)
+from reelroute.routers.base import Attempt, Deadline, QueryError, Router, check_query, is_stopgap
 from reelroute.routers.bedrock import BedrockRouter
 from reelroute.routers.cascade import CascadeRouter
 from reelroute.routers.local import LocalRouter
@@ -28,37 +35,69 @@ from reelroute.weights import RoutingWeights
 _log = logging.getLogger("reelroute")
 
 
-@dataclass(frozen=True)
-class _Current:
-    """A release at work: swapped as one, so that no query sees half of two."""
+class CacheInfo(NamedTuple):
+    """How the memory of answers does, as `functools.lru_cache` tells it.
 
-    release: Release
-    router: Router
-    remembered: _Lru = field(compare=False)
+    Attributes:
+        hits: queries answered from memory, over all releases.
+        misses: queries that a model was asked for, over all releases.
+        size: answers of the current release that are remembered.
+        max_size: the most that are.
+    """
+
+    hits: int
+    misses: int
+    size: int
+    max_size: int
+
+
+class _Tally:
+    """Hits and misses, over releases."""
+
+    def __init__(self) -> None:
+        self.hits = self.misses = 0
+        self.lock = threading.Lock()
 
 
 class _Lru:
-    """The latest answers, by query; safe to use from many threads."""
+    """A release's latest answers, by query; safe to use from many threads."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, tally: _Tally) -> None:
+        self.size = size
+        self._tally = tally
         self._answers: OrderedDict[str, RoutingWeights] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._answers)
 
     def get(self, query: str) -> RoutingWeights | None:
         with self._lock:
             answer = self._answers.get(query)
             if answer is not None:
                 self._answers.move_to_end(query)
-            return answer
+        with self._tally.lock:
+            self._tally.hits += answer is not None
+            self._tally.misses += answer is None
+        return answer
 
     def put(self, query: str, answer: RoutingWeights) -> None:
-        if self._size:
+        if self.size:
             with self._lock:
                 self._answers[query] = answer
                 self._answers.move_to_end(query)
-                if len(self._answers) > self._size:
+                if len(self._answers) > self.size:
                     self._answers.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class _Current:
+    """A release at work: swapped as one, so that no query sees half of two."""
+
+    release: Release
+    sha256: str
+    router: Router
+    remembered: _Lru = field(compare=False)
 
 
 class ReleaseRouter(Router):
@@ -66,11 +105,12 @@ class ReleaseRouter(Router):
 
     The pointer is looked at in the background. A new release is opened, verified and warmed up
     before it replaces the old one, in one step; whatever fails on the way leaves the old one at
-    work and is logged. Use it in a `with` statement, or call `close`.
+    work and is logged. Use it in a `with` statement, or call `close`; one that is forgotten stops
+    following when it is collected.
     """
 
-    #: Queries that wait for a model behind the network together.
-    _IN_FLIGHT: Final = 32
+    #: Awaited queries that are answered together.
+    _AWAITED: Final = 32
 
     def __init__(
         self,
@@ -83,6 +123,11 @@ class ReleaseRouter(Router):
         fallback: bool,
     ) -> None:
         """Open the current release; see `Router.from_release` for the arguments and errors."""
+        for name, value in (("follow_seconds", follow_seconds), ("deadline_ms", deadline_ms)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}: it must be above 0, or None")
+        if cache_size < 0:
+            raise ValueError(f"cache_size is {cache_size}: it must not be negative")
         self.uri = uri
         self._access = access
         self._read = Reader(access)
@@ -90,62 +135,75 @@ class ReleaseRouter(Router):
         self._cache_size = cache_size
         self._fallback = fallback
         self._rules = RulesRouter()
-        self._pool = ThreadPoolExecutor(self._IN_FLIGHT, thread_name_prefix="reelroute")
-        self._current = self._open()
+        self._tally = _Tally()
+        self._refreshing = threading.Lock()
         self._closing = threading.Event()
+        self._awaiting = ThreadPoolExecutor(self._AWAITED, thread_name_prefix="reelroute-await")
+        self._current = self._open(None)
         self._follower: threading.Thread | None = None
         if follow_seconds is not None:
+            # The thread knows the router only weakly, so that it doesn't keep it alive.
+            weakref.finalize(self, self._closing.set)
             self._follower = threading.Thread(
-                target=self._follow, args=(follow_seconds,), daemon=True, name="reelroute-follow"
+                target=_follow,
+                args=(weakref.ref(self), self._closing, follow_seconds),
+                daemon=True,
+                name="reelroute-follow",
             )
             self._follower.start()
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """That of the router of the release at work."""
+        return self._current.router.name
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the router of the release at work is."""
+        return self._current.router.is_remote
 
     @property
     def release(self) -> Release:
         """The release at work."""
         return self._current.release
 
+    @property
+    def cache_info(self) -> CacheInfo:
+        """How often queries were answered from memory."""
+        remembered = self._current.remembered
+        with self._tally.lock:
+            hits, misses = self._tally.hits, self._tally.misses
+        return CacheInfo(hits, misses, len(remembered), remembered.size)
+
     def route(self, query: str) -> RoutingWeights:
         """The weights of one query, within the deadline.
 
         Raises:
             QueryError: the query is empty or too long.
-            ReelRouteError: the model can't be reached, and `fallback` is off.
+            ReelRouteError: the model gives no answer and `fallback` is off, or the router is
+                closed.
         """
-        text = check_query(query)
-        current = self._current
-        known = current.remembered.get(text)
-        if known is not None:
-            return known
-        if not current.router.is_remote:
-            answer = current.router.route(text)
-        else:
-            waiting = self._pool.submit(current.router.route, text)
-            answer = self._in_time(waiting, text, self._deadline())
-        if answer.router != self._rules.name:
-            current.remembered.put(text, answer)
-        return answer
+        return self._answer([check_query(query)], self._deadline())[0]
 
     def route_many(self, queries: Sequence[str]) -> list[RoutingWeights]:
-        """The weights of many queries, in their order; the deadline holds for all together."""
+        """The weights of many queries, in their order; the deadline holds for all together.
+
+        Raises:
+            ReelRouteError: as `route`, for any of them.
+        """
+        return self._answer([check_query(query) for query in queries], self._deadline())
+
+    async def aroute(self, query: str) -> RoutingWeights:
+        """`route`, without blocking the event loop; the deadline counts from the call."""
+        return (await self.aroute_many([query]))[0]
+
+    async def aroute_many(self, queries: Sequence[str]) -> list[RoutingWeights]:
+        """`route_many`, without blocking the event loop; the deadline counts from the call."""
         texts = [check_query(query) for query in queries]
-        current = self._current
-        answers = {text: current.remembered.get(text) for text in texts}
-        missing = [text for text, answer in answers.items() if answer is None]
-        if not current.router.is_remote:
-            found = current.router.route_many(missing)
-        else:
-            deadline = self._deadline()
-            waiting = [self._pool.submit(current.router.route, text) for text in missing]
-            found = [
-                self._in_time(future, text, deadline)
-                for future, text in zip(waiting, missing, strict=True)
-            ]
-        for text, answer in zip(missing, found, strict=True):
-            answers[text] = answer
-            if answer.router != self._rules.name:
-                current.remembered.put(text, answer)
-        return [weights for text in texts if (weights := answers[text]) is not None]
+        deadline = self._deadline()
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._awaiting, self._answer, texts, deadline)
 
     def refresh(self) -> bool:
         """Look at the pointer now; whether a new release was taken up.
@@ -153,19 +211,21 @@ class ReleaseRouter(Router):
         Raises:
             ReelRouteError: the new release is missing or fails its check; the old one stays.
         """
-        release = open_release(self.uri, self._read, known=self._current.release)
-        if release is self._current.release:
-            return False
-        self._current = self._open(release)
-        _log.info("release %s is at work", release.version)
+        with self._refreshing:  # a slower look must not bring back an older release
+            found = self._open(self._current)
+            if found is self._current:
+                return False
+            self._current = found
+        _log.info("release %s is at work", found.release.version)
         return True
 
     def close(self) -> None:
-        """Stop following; queries in flight end."""
+        """Stop following and let go of threads; queries in flight end."""
         self._closing.set()
-        if self._follower:
+        if self._follower and self._follower is not threading.current_thread():
             self._follower.join(timeout=5)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._awaiting.shutdown(wait=False)
+        self._current.router.close()
 
     def __enter__(self) -> Self:
         return self
@@ -178,54 +238,129 @@ class ReleaseRouter(Router):
     ) -> None:
         self.close()
 
-    def _open(self, release: Release | None = None) -> _Current:
-        release = release or open_release(self.uri, self._read)
-        router = router_of(release, self.uri, self._read, self._access)
-        return _Current(release, router, _Lru(self._cache_size))
+    def _open(self, known: _Current | None) -> _Current:
+        """The release that the pointer names: the known one itself if it still is that."""
+        pointer = read_pointer(self._read(self.uri), self.uri)
+        if known and (pointer.version, pointer.sha256) == (known.release.version, known.sha256):
+            return known
+        place = beside(self.uri, f"{pointer.version}.json")
+        release = read_release(self._read(place), pointer, place)
+        timeout = None if self._deadline_ms is None else self._deadline_ms / 1000
+        router = router_of(release, self.uri, self._read, self._access, timeout)
+        return _Current(release, pointer.sha256, router, _Lru(self._cache_size, self._tally))
 
-    def _follow(self, seconds: float) -> None:
-        while not self._closing.wait(seconds):
-            try:
-                self.refresh()
-            except ReelRouteError as error:
-                _log.warning("%s; release %s stays at work", error, self.release.version)
-            except Exception:
-                _log.exception("following %s; release %s stays", self.uri, self.release.version)
-
-    def _deadline(self) -> float | None:
-        return None if self._deadline_ms is None else time.monotonic() + self._deadline_ms / 1000
-
-    def _in_time(
-        self, waiting: Future[RoutingWeights], query: str, deadline: float | None
-    ) -> RoutingWeights:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    def _look(self) -> None:
         try:
-            return waiting.result(timeout=left)
-        except FutureTimeoutError:
-            waiting.cancel()
-            why: ReelRouteError = ReelRouteError(f"no answer within {self._deadline_ms:g} ms")
+            self.refresh()
+        except ReelRouteError as error:
+            _log.warning("%s; release %s stays at work", error, self.release.version)
+        except Exception:
+            _log.exception("following %s; release %s stays", self.uri, self.release.version)
+
+    def _deadline(self) -> Deadline | None:
+        return None if self._deadline_ms is None else Deadline.after(self._deadline_ms)
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise ReelRouteError(f"the router of {self.uri} is closed")
+
+    def _answer(self, texts: Sequence[str], deadline: Deadline | None) -> list[RoutingWeights]:
+        self._check_open()
+        current = self._current  # read once: all of these queries are answered by one release
+        answers: dict[str, RoutingWeights] = {}
+        missing: list[str] = []
+        for text in dict.fromkeys(texts):
+            known = current.remembered.get(text)
+            if known is None:
+                missing.append(text)
+            else:
+                answers[text] = known
+        if missing:
+            found = self._with_fallback(missing, self._ask(current, missing, deadline))
+            for text, answer in zip(missing, found, strict=True):
+                answers[text] = answer
+                if not is_stopgap(answer):
+                    current.remembered.put(text, answer)
+        return [answers[text] for text in texts]
+
+    def _ask(
+        self, current: _Current, texts: Sequence[str], deadline: Deadline | None
+    ) -> list[Attempt]:
+        """What the release's router says, whatever happens."""
+        try:
+            return current.router.attempt_many(texts, deadline)
         except QueryError:
             raise
         except ReelRouteError as error:
             why = error
-        if not self._fallback:
-            raise why
-        _log.warning("%s: answered by rules", why)
-        rules = self._rules.route(query)
-        return rules.model_copy(update={"reasoning": f"{rules.reasoning} ({why}.)"})
+        except Exception as error:
+            _log.exception("asking release %s", current.release.version)
+            why = ReelRouteError(
+                f"release {current.release.version}: {type(error).__name__}: {error}"
+            )
+        return [why] * len(texts)
+
+    def _with_fallback(
+        self, texts: Sequence[str], attempts: Sequence[Attempt]
+    ) -> list[RoutingWeights]:
+        answers: list[RoutingWeights] = []
+        failed: Counter[str] = Counter()
+        for text, attempt in zip(texts, attempts, strict=True):
+            if isinstance(attempt, RoutingWeights):
+                answers.append(attempt)
+                continue
+            if not self._fallback:
+                raise attempt
+            failed[str(attempt)] += 1
+            rules = self._rules.route(text)
+            reasoning = f"{rules.reasoning} ({attempt}.)"
+            answers.append(rules.model_copy(update={"reasoning": reasoning}))
+        for why, count in failed.items():
+            queries = "" if count == 1 else f" {count} queries"
+            _log.warning("%s:%s answered by rules", why, queries)
+        return answers
 
 
-def router_of(release: Release, uri: str, read: Reader, access: AwsAccess) -> Router:
+def _follow(router: weakref.ref[ReleaseRouter], closing: threading.Event, seconds: float) -> None:
+    """Look at the pointer every so often, until the router is closed or gone."""
+    while not closing.wait(seconds):
+        held = router()
+        if held is None:
+            return
+        held._look()
+        del held  # while it waits, nobody but its user holds the router
+
+
+def router_of(
+    release: Release,
+    uri: str,
+    read: Reader,
+    access: AwsAccess,
+    timeout_seconds: float | None = None,
+) -> Router:
     """The router that a release names, its models fetched, verified and loaded.
+
+    Args:
+        release: the release.
+        uri: of the pointer that names it.
+        read: reads its files.
+        access: how AWS is reached.
+        timeout_seconds: of each try to reach a model behind the network.
 
     Raises:
         ReelRouteError: a model is missing or fails its check.
     """
     local = behind = None
     if release.router != "bedrock" and release.local:
-        local = LocalRouter.of_folder(fetch_model(release.local, uri, read, model_cache()))
+        try:
+            local = LocalRouter.of_folder(fetch_model(release.local, uri, read, model_cache()))
+        except (OSError, RuntimeError) as error:  # the latter: no home folder
+            raise ReleaseError(
+                f"the model of release {release.version} can't be kept on this machine: {error}. "
+                "Name a folder that can be written to in REELROUTE_CACHE"
+            ) from error
     if release.router != "local" and release.bedrock:
-        behind = BedrockRouter.of_model(release.bedrock, release.prompt, access)
+        behind = BedrockRouter.of_model(release.bedrock, release.prompt, access, timeout_seconds)
     if local and behind and release.pass_on_above is not None:
         return CascadeRouter(local, behind, release.pass_on_above)
     router = local or behind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from reelroute.routers.base import Router, check_query
+from reelroute.routers.base import RULES, Router, check_query
 from reelroute.weights import MODALITIES, Modality, RoutingWeights, round_to_grid
 
 
@@ -16,7 +16,7 @@ class RulesRouter(Router):
     without cues leans on the picture and on titles, as most queries do.
     """
 
-    name = "rules"
+    name = RULES
     _START: Final[dict[Modality, float]] = {
         "visual": 0.45,
         "audio": 0.1,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reelroute.student.encoder import DEFAULT_ENCODER, DEFAULT_SHA256
+
+DEFAULT_LAYERS: Final = (0, 1, 3, 5)
 
 
 class TrainSettings(BaseModel):
@@ -21,7 +23,8 @@ class TrainSettings(BaseModel):
             the rest would not fit. None: no limit. One epoch is always done.
         patience: training stops after this many epochs without a better development score.
         dev_share: share of rows, by hash, that training doesn't see; more of small sets.
-        layers: which layers of the encoder to keep, counted from 0; None: all.
+        layers: which layers of the encoder to keep, counted from 0; None: all. Four of the
+            default encoder's six do as well as all of them.
         max_tokens: what of a query is read, in tokens with the two special ones.
         batch: queries a step.
         learning_rate: of the last layer at its peak (AdamW).
@@ -35,7 +38,8 @@ class TrainSettings(BaseModel):
         mean_loss: weight of the mean's absolute error beside the cross-entropy.
         average_decay: of the moving average of the weights over the second half.
         threads: torch's; 0 leaves torch's own choice.
-        encoder: as `load_encoder` takes it.
+        encoder: as `load_encoder` takes it. One of your own keeps all its layers, and its hash
+            is not checked, unless you say so.
         encoder_sha256: of the encoder's weights; None skips the check.
     """
 
@@ -47,7 +51,7 @@ class TrainSettings(BaseModel):
     max_seconds: float | None = Field(default=420.0, gt=0)
     patience: int = Field(default=3, ge=1)
     dev_share: float = Field(default=0.05, gt=0, le=0.5)
-    layers: tuple[int, ...] | None = None
+    layers: tuple[int, ...] | None = DEFAULT_LAYERS
     max_tokens: int = Field(default=64, ge=8)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -65,11 +69,7 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_encoder_has_no_default_hash(cls, values: Any) -> Any:
-        if (
-            isinstance(values, dict)
-            and values.get("encoder", DEFAULT_ENCODER) != DEFAULT_ENCODER
-            and "encoder_sha256" not in values
-        ):
-            return {**values, "encoder_sha256": None}
+    def _own_encoder_has_its_own_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("encoder", DEFAULT_ENCODER) != DEFAULT_ENCODER:
+            return {"encoder_sha256": None, "layers": None, **values}
         return values

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
+import tasks.label  # noqa: F401  (the hash of its source is an input of the stage)
 from data_contracts.runs import Cost, StageRecord
 from flows.stage import code_version, open_run, run_stage, stage_flow
 from reelroute.errors import ReelRouteError, StageError

@@ -1,0 +1,443 @@
+"""The router of the current release, from files: what is followed, kept, remembered, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from reelroute.errors import ReelRouteError, ReleaseError
+from reelroute.routers import BedrockRouter, QueryError, Router
+from tests.reelroute.routers.conftest import (
+    BROKEN,
+    HARD,
+    MODEL,
+    Open,
+    SlowClient,
+    Store,
+    bedrock_model,
+    cascade_fields,
+    store_in_s3,
+    until,
+)
+from tests.support import Place
+
+FOLLOWING = {"follow_seconds": 0.005}
+
+
+def threads(prefix: str = "reelroute-") -> set[str]:
+    return {t.name for t in threading.enumerate() if t.name.startswith(prefix)}
+
+
+@pytest.fixture(params=["files", "s3"])
+def anywhere(request: pytest.FixtureRequest, store: Store) -> Store:
+    """A store of each kind."""
+    if request.param == "files":
+        return store
+    place: Place = request.getfixturevalue("place")
+    return store_in_s3(place)
+
+
+# --- following ---------------------------------------------------------------------------------
+
+
+def test_a_new_release_is_followed(anywhere: Store, opened: Open) -> None:
+    first = anywhere.promote("one")
+    router = opened(anywhere, **FOLLOWING)
+    assert router.route("a dog").router == "one"
+    anywhere.promote("two")
+    until(lambda: router.release.version == "two")
+    assert router.route("a dog").router == "two"
+    anywhere.roll_back(first)
+    until(lambda: router.release.version == "one")
+    assert router.route("a dog").router == "one"
+
+
+def test_a_release_is_opened_once_however_often_the_pointer_is_read(
+    store: Store, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = store.release("one")
+    # Written by a later version of the library, whose files look otherwise.
+    data = release.to_bytes() + b"\n"
+    store.put("one.json", data)
+    from reelroute.release import sha256
+
+    store.put("current.json", store.pointer(release, sha256=sha256(data)).to_bytes())
+    router = opened(store)
+    router.route("a dog")
+    assert [router.refresh() for _ in range(3)] == [False] * 3
+    assert router.cache_info.size == 1
+    store.point(release, sha256=sha256(data), action="rollback")  # the serial alone has moved
+    assert router.refresh() is False
+
+
+def flipped(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+Damage = Callable[[Store], None]
+
+
+def _model_place(store: Store) -> str:
+    return store.model("two").place(MODEL)
+
+
+DAMAGES: dict[str, Damage] = {
+    "a pointer half written": lambda store: store.put(
+        "current.json", store.pointer(store.release("two")).to_bytes()[:70]
+    ),
+    "an empty pointer": lambda store: store.put("current.json", b""),
+    "a pointer of junk": lambda store: store.put("current.json", b"\xff\x00"),
+    "no pointer": lambda store: store.delete("current.json"),
+    "a pointer to no release": lambda store: (
+        (
+            store.promote("two"),
+            store.delete("two.json"),
+        )[0]
+        and None
+    ),
+    "a release half written": lambda store: store.put(
+        "two.json", store.promote("two").to_bytes()[:100]
+    ),
+    "a release altered": lambda store: store.put(
+        "two.json", flipped(store.promote("two").to_bytes())
+    ),
+    "a model altered": lambda store: (
+        store.promote("two"),
+        store.put(_model_place(store), b"twO"),
+    )[1],
+    "a model half written": lambda store: (
+        store.promote("two"),
+        store.put(_model_place(store), b"t"),
+    )[1],
+    "a model missing": lambda store: (
+        store.promote("two"),
+        store.delete(_model_place(store)),
+    )[1],
+    "a model that does not load": lambda store: store.promote("two", name=BROKEN) and None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_what_is_damaged_leaves_the_old_release_at_work_and_is_logged(
+    damage: Damage, anywhere: Store, opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    anywhere.promote("one")
+    router = opened(anywhere, **FOLLOWING)
+    caplog.set_level(logging.WARNING, "reelroute")
+    damage(anywhere)
+    until(lambda: "release one stays at work" in caplog.text, caplog.text)
+    assert router.release.version == "one"
+    assert router.route("a dog").router == "one"
+    with pytest.raises(ReelRouteError):
+        router.refresh()
+    with pytest.raises(ReelRouteError):  # the same damage is no start either
+        opened(anywhere)
+    anywhere.promote("three")
+    until(lambda: router.release.version == "three")
+    assert router.route("a dog").router == "three"
+
+
+def test_a_model_damaged_in_this_machines_cache_is_fetched_again(
+    store: Store, opened: Open, tmp_path: Path
+) -> None:
+    store.promote("one")
+    opened(store)
+    (kept,) = (tmp_path / "cache").rglob(MODEL)
+    kept.write_text("damaged")
+    assert opened(store).route("a dog").router == "one"
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    store: Store, opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store.promote("one")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("REELROUTE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ReleaseError, match="can't be kept on this machine.*REELROUTE_CACHE"):
+        opened(store)
+
+
+def test_swaps_under_load_neither_fail_nor_mix_releases(store: Store, opened: Open) -> None:
+    releases = [store.release(f"v{n}") for n in range(4)]
+    store.point(releases[0])
+    router = opened(store, follow_seconds=0.001, cache_size=3)
+    done = Event()
+    seen: set[str] = set()
+
+    def ask(thread: int) -> int:
+        asked = 0
+        while not done.is_set():
+            many = router.route_many([f"dog {asked % 5}", f"cat {thread}", "cow", "cow"])
+            assert len({weights.router for weights in many}) == 1
+            seen.add(many[0].router)
+            seen.add(router.route(f"dog {asked % 5}").router)
+            asked += 1
+        return asked
+
+    with ThreadPoolExecutor(8) as pool:
+        working = [pool.submit(ask, thread) for thread in range(8)]
+        try:
+            for n in range(1, 40):
+                to = releases[n % 4]
+                store.point(to)
+                until(lambda version=to.version: router.release.version == version)
+        finally:
+            done.set()
+        assert all(future.result() > 0 for future in working)
+    assert seen == {release.version for release in releases}
+
+
+def test_a_slower_look_does_not_bring_back_an_older_release(
+    store: Store, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reelroute.routers import following
+
+    store.promote("one")
+    router = opened(store)
+    opening, go_on = Event(), Event()
+    real = following.router_of
+
+    def slowly(release: Any, *how: Any) -> Router:
+        if release.version == "two":
+            opening.set()
+            assert go_on.wait(60)
+        return real(release, *how)
+
+    monkeypatch.setattr(following, "router_of", slowly)
+    store.promote("two")
+    looks = [threading.Thread(target=router.refresh) for _ in range(2)]
+    looks[0].start()
+    assert opening.wait(60)
+    store.promote("three")
+    looks[1].start()
+    go_on.set()
+    for look in looks:
+        look.join(60)
+    assert router.release.version == "three"
+
+
+# --- what it says of itself --------------------------------------------------------------------
+
+
+def test_name_and_remoteness_are_those_of_the_release_at_work(
+    store: Store, opened: Open, slow: SlowClient
+) -> None:
+    store.promote("one")
+    router = opened(store)
+    assert (router.name, router.is_remote) == ("local", False)
+    store.promote("two", **cascade_fields())
+    router.refresh()
+    assert (router.name, router.is_remote) == ("cascade", True)
+    store.promote("three", router="bedrock", bedrock=bedrock_model(), local=None)
+    router.refresh()
+    assert (router.name, router.is_remote) == ("bedrock", True)
+
+
+@pytest.mark.parametrize(
+    "how", [{"follow_seconds": 0}, {"deadline_ms": 0}, {"deadline_ms": -1}, {"cache_size": -1}]
+)
+def test_arguments_out_of_range_are_refused(
+    how: dict[str, Any], store: Store, opened: Open
+) -> None:
+    store.promote("one")
+    with pytest.raises(ValueError, match=next(iter(how))):
+        opened(store, **how)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def test_the_latest_answers_are_remembered_and_the_oldest_forgotten(
+    store: Store, opened: Open
+) -> None:
+    store.promote("one")
+    router = opened(store, cache_size=2)
+    for query in ("a", "b", " a ", "c", "a", "b"):  # c puts out b, which was used longer ago
+        router.route(query)
+    assert router.cache_info == (2, 4, 2, 2)
+    router.route_many(["b", "b", "d"])  # b counts once
+    assert router.cache_info == (3, 5, 2, 2)
+
+
+def test_hits_are_counted_over_releases_and_answers_are_not_kept_over_them(
+    store: Store, opened: Open
+) -> None:
+    store.promote("one")
+    router = opened(store)
+    router.route_many(["a", "b"])
+    router.route("a")
+    store.promote("two")
+    router.refresh()
+    assert router.cache_info == (1, 2, 0, 10_000)
+    assert router.route("a").router == "two"
+    assert router.cache_info == (1, 3, 1, 10_000)
+
+
+def test_with_no_memory_nothing_is_remembered(store: Store, opened: Open) -> None:
+    store.promote("one")
+    router = opened(store, cache_size=0)
+    router.route_many(["a", "a"])
+    router.route("a")
+    assert router.cache_info == (0, 2, 0, 0)
+
+
+# --- the deadline ------------------------------------------------------------------------------
+
+
+def test_past_the_deadline_rules_answer_and_say_why(
+    store: Store, opened: Open, slow: SlowClient
+) -> None:
+    store.promote("one", router="bedrock", bedrock=bedrock_model(), local=None)
+    router = opened(store, deadline_ms=20)
+    weights = router.route("a dog")
+    assert weights.router == "rules"
+    assert "no answer within 20 ms" in weights.reasoning
+    many = [f"query {n}" for n in range(2 * BedrockRouter.IN_FLIGHT)]
+    assert {w.router for w in router.route_many(many)} == {"rules"}
+    with pytest.raises(ReelRouteError, match="no answer within 20 ms"):
+        opened(store, deadline_ms=20, fallback=False).route("a dog")
+    slow.go_on.set()
+    until(lambda: router.route("a dog").router == "bedrock")  # a stopgap is not remembered
+
+
+def test_past_the_deadline_a_cascade_answers_with_its_local_student(
+    store: Store, opened: Open, slow: SlowClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.promote("one", **cascade_fields())
+    router = opened(store, deadline_ms=20)
+    assert router.route("easy").router == "one"
+    assert router.route(HARD).router == "one (instead of bedrock)"
+    assert "no answer within 20 ms: answered by the local student" in caplog.text
+    answers = router.route_many(["easy", f"{HARD} 1", f"{HARD} 2"])
+    assert [w.router for w in answers] == ["one", *["one (instead of bedrock)"] * 2]
+    assert router.cache_info.size == 1
+    slow.go_on.set()
+    until(lambda: router.route(HARD).router == "bedrock")
+
+
+def test_awaited_queries_behind_slow_ones_keep_their_deadline(
+    store: Store, opened: Open, slow: SlowClient
+) -> None:
+    store.promote("one", **cascade_fields())
+    router = opened(store, deadline_ms=100)
+
+    async def ask() -> tuple[list[str], float]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        found = await asyncio.gather(*(router.aroute(f"{HARD} {n}") for n in range(150)))
+        return [weights.router for weights in found], loop.time() - began
+
+    routers, seconds = asyncio.run(ask())
+    assert set(routers) == {"one (instead of bedrock)"}
+    # One after another in the pool's turns, they would take five times the deadline.
+    assert seconds < 0.4
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Students that break."""
+    from tests.reelroute.routers.conftest import FakeStudent
+
+    def predict(self: Any, queries: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(FakeStudent, "predict", predict)
+
+
+def test_a_model_that_breaks_is_replaced_by_rules(
+    store: Store, opened: Open, failing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.promote("one")
+    weights = opened(store).route("a dog")
+    assert weights.router == "rules"
+    assert "release one: RuntimeError: out of memory" in weights.reasoning
+    opened(store).route_many(["a dog", "a cat"])
+    assert "2 queries answered by rules" in caplog.text
+    with pytest.raises(ReelRouteError, match="out of memory"):
+        opened(store, fallback=False).route("a dog")
+
+
+@pytest.mark.parametrize("query", ["", "x" * 1001])
+def test_what_is_no_query_is_refused_whatever_the_fallback(
+    query: str, store: Store, opened: Open
+) -> None:
+    store.promote("one")
+    router = opened(store)
+    for ask in (
+        lambda: router.route(query),
+        lambda: router.route_many(["a dog", query]),
+        lambda: asyncio.run(router.aroute(query)),
+        lambda: asyncio.run(router.aroute_many(["a dog", query])),
+    ):
+        with pytest.raises(QueryError):
+            ask()
+
+
+# --- twins and ends ----------------------------------------------------------------------------
+
+
+def test_it_can_be_awaited(store: Store, opened: Open) -> None:
+    store.promote("one")
+    router = opened(store)
+    queries = ["a dog", "a cat", "a dog"]
+
+    async def ask() -> None:
+        assert await router.aroute("a dog") == router.route("a dog")
+        assert await router.aroute_many(queries) == router.route_many(queries)
+        assert await router.aroute_many([]) == []
+
+    asyncio.run(ask())
+
+
+def test_closing_ends_its_threads_and_may_be_repeated(store: Store, slow: SlowClient) -> None:
+    until(lambda: not threads(), str(threads()))
+    store.promote("one", **cascade_fields())
+    with Router.from_release(store.uri, follow_seconds=0.01, deadline_ms=5) as router:
+        asyncio.run(router.aroute(HARD))
+        assert threads() >= {"reelroute-follow"}
+    router.close()
+    slow.go_on.set()
+    until(lambda: not threads(), str(threads()))
+    for ask in (lambda: router.route("a dog"), lambda: asyncio.run(router.aroute("a dog"))):
+        with pytest.raises(ReelRouteError, match="is closed"):
+            ask()
+
+
+def test_swapping_releases_leaves_no_threads_behind(
+    store: Store, opened: Open, slow: SlowClient
+) -> None:
+    slow.go_on.set()
+    store.promote("v0", **cascade_fields())
+    router = opened(store)
+    for n in range(1, 6):
+        router.route_many([f"{HARD} {n} {i}" for i in range(4)])
+        store.promote(f"v{n}", **cascade_fields())
+        router.refresh()
+    until(lambda: not threads("reelroute-bedrock"), str(threads()))
+
+
+def test_a_forgotten_router_stops_following(store: Store) -> None:
+    until(lambda: not threads("reelroute-follow"))
+    store.promote("one")
+    router = Router.from_release(store.uri, follow_seconds=3600)
+    gone = weakref.ref(router)
+    del router
+
+    def ended() -> bool:
+        gc.collect()
+        return gone() is None and not threads("reelroute-follow")
+
+    until(ended)
