@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.settings import ModelPrice, ModelSettings, Settings
@@ -73,6 +76,9 @@ class Candidate(ABC):
             AwsError: it can't be reached.
         """
 
+    def prepare(self, queries: Sequence[str]) -> None:  # noqa: B027 (most have nothing to do)
+        """Called before the queries are asked and timed."""
+
     def finish(self) -> None:  # noqa: B027 (most have nothing to do)
         """Called once all queries are answered."""
 
@@ -122,17 +128,32 @@ class BedrockCandidate(Candidate):
 
 @dataclass(frozen=True)
 class LocalCandidate(Candidate):
-    """The local student, in this process."""
+    """The local student, in this process.
+
+    Attributes:
+        texts: its answers with their reasoning, by query. Reasoning costs many times a route,
+            so it is computed beforehand, on all cores, and kept for the cascade.
+    """
 
     router: LocalRouter
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def prepare(self, queries: Sequence[str]) -> None:
+        """Compute the reasoning of all answers."""
+        missing = [query for query in dict.fromkeys(queries) if query not in self.texts]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            answers = pool.map(lambda query: answer_text(self.router.route(query)), missing)
+            self.texts.update(zip(missing, answers, strict=True))
 
     def ask(self, query: str) -> Asked:
-        """Its weights, timed without their reasoning, which is computed afterwards."""
+        """Its weights, timed without their reasoning."""
         started = time.perf_counter()
         weights = self.router.route(query)
         latency_ms = (time.perf_counter() - started) * 1000
+        if query not in self.texts:
+            self.prepare([query])
         return Asked(
-            text=answer_text(weights),
+            text=self.texts[query],
             latency_ms=latency_ms,
             expected_error=weights.expected_error,
         )
@@ -145,6 +166,10 @@ class CascadeCandidate(Candidate):
     local: LocalCandidate
     behind: BedrockCandidate
     pass_on_above: float
+
+    def prepare(self, queries: Sequence[str]) -> None:
+        """Compute the reasoning of the local answers."""
+        self.local.prepare(queries)
 
     def ask(self, query: str) -> Asked:
         """The local answer, or the other one after it."""
@@ -168,6 +193,7 @@ class Candidates:
         self._stage = stage
         self._folder = folder
         self._client = aws_access(stage.settings).client("bedrock-runtime")
+        self._texts: dict[str, dict[str, str]] = {}  # by a local model's fingerprint
 
     @property
     def _settings(self) -> Settings:
@@ -237,6 +263,7 @@ class Candidates:
             price=FREE,
             concurrency=1,
             router=LocalRouter.of_folder(folder),
+            texts=self._texts.setdefault(fingerprint, {}),
         )
 
     def _release(self, release: Release) -> Candidate:

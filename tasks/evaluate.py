@@ -87,15 +87,19 @@ def ask_candidate(
     """A candidate's answers to the held-out queries, and to the report's chosen ones."""
     start = progress.done
     predictions = []
+    queries = [item.row.query for item in held_out]
+    demo_queries = stage.settings.evaluate.demo_queries
+    candidate.prepare([*queries, *demo_queries])
     with ThreadPoolExecutor(candidate.concurrency) as pool:
-        answers = pool.map(candidate.ask, [item.row.query for item in held_out])
+        answers = pool.map(candidate.ask, queries)
         for done, (item, asked) in enumerate(zip(held_out, answers, strict=True), start=1):
             predictions.append(predict(candidate.name, item, asked))
             progress.show(start + done)
-        queries = stage.settings.evaluate.demo_queries
         demo = [
             DemoAnswer(query, {candidate.name: asked.text})
-            for query, asked in zip(queries, pool.map(candidate.ask, queries), strict=True)
+            for query, asked in zip(
+                demo_queries, pool.map(candidate.ask, demo_queries), strict=True
+            )
         ]
     candidate.finish()
     return predictions, demo

@@ -102,12 +102,16 @@ def network_of(path: Path) -> tuple[dict[str, NDArray[np.float32]], int]:
     weights = {}
     for name, value in constants.items():
         part, _, kind = name.rpartition(".")
-        if name == "word" or kind in ("weight", "bias") or name == "position":
-            scale = constants.get(f"{part or name}.scale")
-            floats = value.astype(np.float32) * (1.0 if scale is None else scale)
-            # Matrices but the embeddings are stored for `inputs @ matrix`.
-            turned = floats.T if part and floats.ndim == 2 else floats
-            weights[name] = np.ascontiguousarray(turned, dtype=np.float32)
+        if part and kind == "weight" and value.ndim == 2:
+            # Matrices are stored for `inputs @ matrix`, with a scale for each output.
+            floats = (value * constants.get(f"{part}.scale", 1.0)).T
+        elif name == "word":
+            floats = value * constants.get("word.scale", 1.0)
+        elif name == "position" or kind in ("weight", "bias"):
+            floats = value
+        else:
+            continue
+        weights[name] = np.ascontiguousarray(floats, dtype=np.float32)
     (heads,) = {
         attribute.i
         for node in graph.node

@@ -29,7 +29,7 @@ EVALUATED = [LabelledRow(row.query, row.weights.values()) for row in corpus_rows
 #: Tested apart: two need a trained student, one a slow import.
 OTHERS = (LOCAL, FLOAT32, "zero-shot")
 QUERIES = [row.query for row in EVALUATED]
-TINY = student.Effort(timed_queries=20, repetitions=2, footprints=1)
+TINY = student.Effort(timed_queries=20, repetitions=1, footprints=1)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,6 @@ __all__ = ["folder", "rows", "tiny"]
 
 
 @pytest.fixture(scope="session")
-def tiny(folder: Path) -> LocalRouter:  # noqa: F811
+def tiny(folder: Path) -> LocalRouter:
     """The router of a tiny student that was really trained; skips without its packages."""
     return LocalRouter.of_folder(folder)
