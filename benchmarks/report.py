@@ -111,7 +111,7 @@ def _row(report: Report, row: Row) -> str:
         _training(report, row),
         _milliseconds(timing.median) if timing else "–",
         _milliseconds(timing.p99) if timing else "–",
-        f"{speedup:.2g}×" if speedup else "–",
+        _times(speedup) if speedup else "–",
         f"{row.megabytes:.1f} MB" if row.megabytes else "–",
     ]
     return f"| {' | '.join(cells)} |"
@@ -124,6 +124,10 @@ def _training(report: Report, row: Row) -> str:
         return "the same"
     seconds = row.training.seconds if row.training else report.card.training_seconds
     return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+
+
+def _times(value: float) -> str:
+    return f"{value:.0f}×" if value >= 10 else f"{value:.1f}×"
 
 
 def _milliseconds(value: float) -> str:

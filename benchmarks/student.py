@@ -94,7 +94,9 @@ def run(
             continue
         if missing := candidate.missing():
             reason = f"not installed: {', '.join(missing)}"
-            skipped.append(Skipped(name, reason, failed=name == LOCAL))
+            if name == LOCAL:
+                raise ReelRouteError(f"the local student can't be measured: {reason}")
+            skipped.append(Skipped(name, reason, failed=False))
             continue
         folder = student if name == LOCAL else workplace / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ FRESH_SHARE: Final = 0.03
 NEAR_HELD_OUT: Final = 0.6
 
 _WORD: Final = re.compile(r"\w+")
+_EMOJI_VARIATION: Final = ("\ufe00", "\ufe0f")
 
 
 def normalise(text: str) -> str:
@@ -38,11 +39,14 @@ def normalise(text: str) -> str:
     if folded.isascii():
         found = _WORD.findall(folded)
     else:  # combining marks are parts of words too, as in Devanagari
-        found = "".join(c if _in_word(c) else " " for c in folded).split()
+        words_and_marks = "".join(c if _in_word(c) else " " for c in folded).split()
+        found = [word for word in words_and_marks if _WORD.search(word)]
     return " ".join(found) or folded.strip()
 
 
 def _in_word(character: str) -> bool:
+    if _EMOJI_VARIATION[0] <= character <= _EMOJI_VARIATION[1]:
+        return False  # a mark that follows emoji, no part of a word
     return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 

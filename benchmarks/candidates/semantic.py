@@ -15,8 +15,12 @@ from reelroute.student.rows import LabelledRow, weight_array
 from reelroute.weights import MODALITIES
 
 _INDEX: Final = "index.npz"
-#: Nearest examples that vote, and how many examples a route gets, as in the project's trials.
+#: Nearest examples that vote, and how their likeness counts for a route: the best of the router's
+#: own choices (5, 15 or 30; mean, max or sum) on 600 training rows. Its default, 5 and the mean,
+#: names the right channel of 59% of them, this of 77%.
 _NEAREST: Final = 15
+_AGGREGATION: Final = "sum"
+#: Examples that a route gets.
 _EXAMPLES: Final = 1_500
 
 
@@ -83,4 +87,4 @@ def _router(routes: list[Any]) -> Any:
     from semantic_router.routers import IndexedRouter
 
     encoder = HuggingFaceEncoder(name=str(encoder_folder()), device="cpu")
-    return IndexedRouter(encoder=encoder, routes=routes, top_k=_NEAREST, aggregation="mean")
+    return IndexedRouter(encoder=encoder, routes=routes, top_k=_NEAREST, aggregation=_AGGREGATION)

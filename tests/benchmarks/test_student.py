@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -133,16 +134,27 @@ def report(small_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Rep
         source="a test",
         workplace=tmp_path_factory.mktemp("workplace"),
         model=small_student,
-        skip=[name for name in CANDIDATES if name not in ("rules", FLOAT32, LOCAL)],
+        skip=[name for name in CANDIDATES if name not in ("rules", LOCAL)],
         effort=TINY,
     )
 
 
 def test_a_run_compares_in_the_tables_order_and_names_what_it_skipped(report: Report) -> None:
-    assert [row.name for row in report.rows] == ["rules", FLOAT32, LOCAL]
-    assert {one.name for one in report.skipped} == set(CANDIDATES) - {"rules", FLOAT32, LOCAL}
+    assert [row.name for row in report.rows] == ["rules", LOCAL]
+    assert {one.name for one in report.skipped} == set(CANDIDATES) - {"rules", LOCAL}
     assert not any(one.failed for one in report.skipped)
     assert report.same_rows
+
+
+def test_speed_is_counted_against_the_float32_twin(report: Report) -> None:
+    twin, local = (
+        replace(report.rows[1], name=name, timing=Timing(median, 9, median, 9))
+        for name, median in ((FLOAT32, 6.0), (LOCAL, 1.5))
+    )
+    both = replace(report, rows=(twin, local))
+    assert both.speedup(local) == 4
+    assert "| 4.0× |" in table(both)
+    assert replace(report, rows=(local,)).speedup(local) is None
 
 
 def test_the_student_loads_nothing_heavy(report: Report) -> None:
@@ -158,7 +170,7 @@ def test_the_report_is_a_table_a_document_and_json(report: Report, tmp_path: Pat
     assert len({line.count("|") for line in lines}) == 1
     assert table(report) in document(report)
     read = json.loads((tmp_path / "student.json").read_text(encoding="utf-8"))
-    assert read["rows"][2]["name"] == LOCAL
+    assert read["rows"][1]["name"] == LOCAL
     assert read["card"]["train_rows"] == report.card.train_rows
     assert str(tmp_path.parent) not in (tmp_path / "student.md").read_text(encoding="utf-8")
 

@@ -150,3 +150,9 @@ def test_the_fresh_share_is_about_right() -> None:
 def test_all_spellings_of_a_query_are_on_the_same_side_of_the_fresh_share() -> None:
     for take in range(300):
         assert in_fresh_share(f"take {take}") == in_fresh_share(f"  TAKE, {take}!")
+
+
+def test_queries_of_different_emoji_are_different() -> None:
+    assert normalise("🚗💨🌧️") != normalise("🌫️🚦")
+    assert NearIndex(["🚗💨🌧️"]).near("🌫️🚦", 0.9) is None
+    assert words("हिन्दी गाना") == {"हिन्दी", "गाना"}

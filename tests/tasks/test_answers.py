@@ -78,12 +78,8 @@ def test_answers_that_arrive_while_a_part_is_written_share_the_next_one(place: P
     def put(n: int) -> None:
         if n:
             storage.writing.wait(30)
-            with store._lock:
-                arrived.append(n)
             waiting.wait(30)
         store.put(answer(f"k{n}"))
-
-    arrived: list[int] = []
 
     def let_go() -> None:
         waiting.wait(30)

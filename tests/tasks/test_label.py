@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from configs.settings import load_settings
+from data_contracts.heldout import NearIndex
 from deployments.embedded.models.corpus import recorded_answers
 from deployments.embedded.restyle import STYLES
 from reelroute.errors import AnswerError, BudgetExceeded, StageError
@@ -20,6 +22,7 @@ from tasks.label import (
     Queries,
     Teacher,
     WrittenQuery,
+    _is_duplicate,
     compact_store,
     query_problem,
     read_own_queries,
@@ -508,3 +511,11 @@ def test_many_threads_ask_each_query_once(place: Place, calls: CallsSince) -> No
     in_threads(lambda shard: weigh(stage, shard, teacher), cut, threads=2)
     asked = Counter(call.text_sha256 for call in calls.all() if call.operation == "Converse")
     assert len(asked) == sum(asked.values()) == 32
+
+
+def test_the_default_plan_asks_for_what_the_recorded_queries_can_fill() -> None:
+    recorded = recorded_answers()
+    seen, index = set[str](), NearIndex()
+    near_duplicate = load_settings().label.near_duplicate
+    assert [a.query for a in recorded if _is_duplicate(a.query, seen, index, near_duplicate)] == []
+    assert sum(cell.queries for cell in load_settings().plan()) == len(recorded)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -77,8 +76,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", refusing)
     with pytest.raises(ReelRouteError, match=r"numpy is missing.*reelroute\[local\]"):
         REAL_OF_FOLDER("anywhere")
-    monkeypatch.undo()
-    importlib.import_module("reelroute.student")
 
 
 # --- the cascade -------------------------------------------------------------------------------
