@@ -12,12 +12,13 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo test lint format down install
+.PHONY: demo test lint format bench-student down install
 
-## demo: the whole pipeline on this machine (SIZE=1000 for a small one)
+## demo: the whole pipeline on this machine (SIZE=1000: a small one; LOCAL=1: the local student too)
 demo: $(STAMP)
 	@$(BIN)/python -m deployments.local up
-	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE))
+	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE)) \
+	  $(if $(LOCAL),--set 'distill.students=[bedrock, local]')
 	@echo "The servers stay up; 'make down' stops them."
 
 ## test: the whole suite, offline
@@ -33,6 +34,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+## bench-student: the local student beside its peers (HELDOUT=FILE for other queries)
+bench-student: $(STAMP)
+	$(BIN)/python -m benchmarks.student $(if $(HELDOUT),--heldout $(HELDOUT))
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

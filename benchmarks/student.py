@@ -191,7 +191,7 @@ def write(report: Report, output: Path) -> None:
     (output / "student.md").write_text(document(report), encoding="utf-8")
 
 
-@click.command(help=__doc__)
+@click.command()
 @click.option("--heldout", type=click.Path(path_type=Path), help="Evaluate on this file instead.")
 @click.option("--size", type=click.IntRange(min=50), help="Train on at most so many rows.")
 @click.option(
@@ -218,7 +218,7 @@ def main(
     output: Path,
     skip: tuple[str, ...],
 ) -> None:
-    """Run the benchmark."""
+    """Compare the local student with what a user would otherwise pick, on the same queries."""
 
     def say(what: str) -> None:
         click.echo(what, err=True)
