@@ -5,6 +5,8 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 SOURCES := reelroute data_contracts configs tasks flows deployments tests benchmarks
 
+BOTH_STUDENTS := --set 'distill.students=[bedrock, local]'
+
 ifdef PREFECT_PORT
 export REELROUTE__PREFECT__API_URL := http://127.0.0.1:$(PREFECT_PORT)/api
 endif
@@ -18,7 +20,7 @@ endif
 demo: $(STAMP)
 	@$(BIN)/python -m deployments.local up
 	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE)) \
-	  $(if $(LOCAL),--set 'distill.students=[bedrock, local]')
+	  $(if $(LOCAL),$(BOTH_STUDENTS))
 	@echo "The servers stay up; 'make down' stops them."
 
 ## test: the whole suite, offline
