@@ -98,7 +98,7 @@ class BedrockRouter(Router):
         """
         texts = [check_query(query) for query in queries]
         try:
-            waiting = [self._pool.submit(self._ask, text) for text in texts]
+            waiting = [self._pool.submit(self._ask, text, deadline) for text in texts]
         except RuntimeError:  # the pool is shut down
             return [ReelRouteError(f"the router of {self._deployment_arn} is closed")] * len(texts)
         return [_in_time(future, deadline) for future in waiting]
@@ -107,8 +107,10 @@ class BedrockRouter(Router):
         """Let go of threads; calls in flight end, waiting ones are not made."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, text: str) -> Attempt:
-        """What the student says, whatever happens."""
+    def _ask(self, text: str, deadline: Deadline | None = None) -> Attempt:
+        """What the student says, whatever happens; past the deadline it is not asked."""
+        if deadline and not deadline.seconds_left():
+            return _too_late(deadline)
         try:
             with speaking(f"asking {self._deployment_arn}"):
                 answer = self._client.converse(
@@ -150,10 +152,14 @@ def _in_time(waiting: Future[Attempt], deadline: Deadline | None) -> Attempt:
         return waiting.result(timeout=None if deadline is None else deadline.seconds_left())
     except TimeoutError:
         waiting.cancel()
-        allowed = f" within {deadline.milliseconds:g} ms" if deadline else ""
-        return ReelRouteError(f"no answer{allowed}")
+        return _too_late(deadline)
     except CancelledError:
         return ReelRouteError("the router was closed before its turn")
+
+
+def _too_late(deadline: Deadline | None) -> ReelRouteError:
+    allowed = f" within {deadline.milliseconds:g} ms" if deadline else ""
+    return ReelRouteError(f"no answer{allowed}")
 
 
 def _weights(attempt: Attempt) -> RoutingWeights:

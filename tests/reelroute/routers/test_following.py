@@ -344,22 +344,26 @@ def test_past_the_deadline_a_cascade_answers_with_its_local_student(
     until(lambda: router.route(HARD).router == "bedrock")
 
 
-def test_awaited_queries_behind_slow_ones_keep_their_deadline(
+def test_an_awaited_query_whose_deadline_passes_before_its_turn_is_never_asked(
     store: Store, opened: Open, slow: SlowClient
 ) -> None:
     store.promote("one", **cascade_fields())
-    router = opened(store, deadline_ms=100)
+    router = opened(store, deadline_ms=20)
+    busy = threading.Event()
+    for _ in range(router._AWAITED):
+        router._awaiting.submit(busy.wait, 60)
 
-    async def ask() -> tuple[list[str], float]:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        found = await asyncio.gather(*(router.aroute(f"{HARD} {n}") for n in range(150)))
-        return [weights.router for weights in found], loop.time() - began
+    async def ask() -> str:
+        answer = asyncio.create_task(router.aroute(HARD))
+        await asyncio.sleep(0)  # the query waits for its turn from here on
+        later = router._deadline()
+        while later is not None and later.seconds_left() > 0:
+            await asyncio.sleep(0.002)
+        busy.set()
+        return (await answer).router
 
-    routers, seconds = asyncio.run(ask())
-    assert set(routers) == {"one (instead of bedrock)"}
-    # One after another in the pool's turns, they would take five times the deadline.
-    assert seconds < 0.4
+    assert asyncio.run(ask()) == "one (instead of bedrock)"
+    assert slow.asked == []
 
 
 # --- failures ----------------------------------------------------------------------------------
