@@ -8,8 +8,12 @@ by a conditional write.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
+import shutil
 import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,7 +24,16 @@ from reelroute.aws import AwsAccess, error_code, speaking
 from reelroute.errors import ReleaseError
 from reelroute.problems import first_problem
 
+_log = logging.getLogger("reelroute")
+
 POINTER_NAME: Final = "current.json"
+#: Models of so many releases are kept on this machine: a rollback needs no download.
+KEPT_MODELS: Final = 5
+#: A model used within so many seconds is never removed: another process may have verified its
+#: files and be about to load them.
+_IN_USE_SECONDS: Final = 3_600.0
+#: How the folder of a model is named: nothing else in the cache is touched.
+_MODEL_FOLDER: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class _Frozen(BaseModel):
@@ -190,28 +203,28 @@ def read_release(data: bytes, pointer: ReleaseRef, source: str) -> Release:
     return release
 
 
-def open_release(uri: str, read: Reader, known: Release | None = None) -> Release:
+def open_release(uri: str, read: Reader) -> Release:
     """The release that a pointer names, verified.
 
     Args:
         uri: `s3://bucket/…/current.json`, or the path of a pointer file; the release's file
             lies beside it.
         read: reads the files.
-        known: a release opened before; where the pointer still names it, it is returned itself.
 
     Raises:
         ReleaseError: pointer or release are missing or fail their check.
         AwsError: AWS can't be reached.
     """
     pointer = read_pointer(read(uri), uri)
-    if known is not None and pointer.sha256 == sha256(known.to_bytes()):
-        return known
     place = beside(uri, f"{pointer.version}.json")
     return read_release(read(place), pointer, place)
 
 
 def fetch_model(local: LocalModel, uri: str, read: Reader, cache: Path) -> Path:
     """The folder of a release's local model on this machine, every file verified.
+
+    A model that had to be fetched takes the place of the one that was used longest ago: the
+    `KEPT_MODELS` used last stay, and all that were used within the last hour.
 
     Args:
         local: the model.
@@ -224,6 +237,8 @@ def fetch_model(local: LocalModel, uri: str, read: Reader, cache: Path) -> Path:
         AwsError: AWS can't be reached.
     """
     folder = cache / local.fingerprint
+    _touch(folder)  # from here on other processes leave it alone
+    fetched = False
     for file in local.files:
         target = folder / file.name
         if target.is_file() and sha256(target.read_bytes()) == file.sha256:
@@ -236,7 +251,41 @@ def fetch_model(local: LocalModel, uri: str, read: Reader, cache: Path) -> Path:
         partial = folder / f".{file.name}.{os.getpid()}.{threading.get_ident()}"
         partial.write_bytes(data)
         partial.replace(target)
+        fetched = True
+    if fetched:
+        _remove_unused(cache, folder)
     return folder
+
+
+def _touch(folder: Path) -> None:
+    """Note that a model is used: its folder's modification time is when it last was."""
+    try:
+        os.utime(folder)
+    except OSError as error:  # not there yet, or a cache that is only read
+        _log.debug("%s can't be marked as used: %s", folder, error)
+
+
+def _remove_unused(cache: Path, fetched: Path) -> None:
+    """Remove the models that were used longest ago; whatever can't be removed stays."""
+    try:
+        used = [
+            (folder.stat().st_mtime, folder)
+            for folder in cache.iterdir()
+            if folder != fetched
+            and _MODEL_FOLDER.fullmatch(folder.name)
+            and folder.is_dir()
+            and not folder.is_symlink()
+        ]
+    except OSError as error:
+        _log.debug("%s can't be cleaned up: %s", cache, error)
+        return
+    for _, folder in sorted(used, reverse=True)[KEPT_MODELS - 1 :]:
+        try:
+            # Looked at anew: it may have come into use since.
+            if time.time() - folder.stat().st_mtime > _IN_USE_SECONDS:
+                shutil.rmtree(folder)
+        except OSError as error:
+            _log.debug("%s can't be removed: %s", folder, error)
 
 
 def beside(uri: str, name: str) -> str:

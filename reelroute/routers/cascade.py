@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from reelroute.errors import ReelRouteError
+from reelroute.limited_log import LimitedLog
 from reelroute.routers.base import Attempt, Deadline, Router, instead_of, is_stopgap
 from reelroute.routers.local import LocalRouter
 from reelroute.weights import RoutingWeights
@@ -31,6 +32,7 @@ class CascadeRouter(Router):
         self.local = local
         self.behind = behind
         self.pass_on_above = pass_on_above
+        self._warnings = LimitedLog(_log)
 
     @property
     def is_remote(self) -> bool:
@@ -69,5 +71,5 @@ class CascadeRouter(Router):
             else:
                 answers[i] = attempt
         for why in {str(attempt) for attempt in passed_on if isinstance(attempt, ReelRouteError)}:
-            _log.warning("%s: answered by the local student", why)
+            self._warnings.warning(f"{why}: answered by the local student")
         return answers

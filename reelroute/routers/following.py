@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Self
 
 from reelroute.aws import AwsAccess
 from reelroute.errors import ReelRouteError, ReleaseError
+from reelroute.limited_log import LimitedLog
 from reelroute.release import (
     Reader,
     Release,
@@ -135,6 +136,7 @@ class ReleaseRouter(Router):
         self._cache_size = cache_size
         self._fallback = fallback
         self._rules = RulesRouter()
+        self._warnings = LimitedLog(_log)
         self._tally = _Tally()
         self._refreshing = threading.Lock()
         self._closing = threading.Event()
@@ -317,7 +319,7 @@ class ReleaseRouter(Router):
             answers.append(rules.model_copy(update={"reasoning": reasoning}))
         for why, count in failed.items():
             queries = "" if count == 1 else f" {count} queries"
-            _log.warning("%s:%s answered by rules", why, queries)
+            self._warnings.warning(f"{why}:{queries} answered by rules", cause=why)
         return answers
 
 

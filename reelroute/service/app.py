@@ -134,6 +134,8 @@ class _Service:
         queries = asked.texts(self.settings)
         answered = await self.answering.answer(self.lifecycle.router(), asked, queries)
         self.metrics.release(answered.release)
+        # Here too: of several workers only the one that is asked for metrics shows its latest.
+        self.metrics.cache(self.lifecycle.cache())
         for query in answered.queries:
             self.metrics.query(query.router, fallback=query.fallback)
         request.state.release = answered.release
@@ -150,8 +152,9 @@ class _Service:
         return Readiness(status="ready", release=self.lifecycle.release())
 
     async def exposition(self) -> Response:
-        """Requests, latencies, queries, fallbacks and the release at work."""
+        """Requests, latencies, queries, fallbacks, the cache and the release at work."""
         self.metrics.release(self.lifecycle.release())
+        self.metrics.cache(self.lifecycle.cache())
         self.metrics.dropped_lines(self.log.dropped)
         return Response(self.metrics.exposition(), media_type=CONTENT_TYPE)
 

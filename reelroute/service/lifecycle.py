@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from reelroute.errors import ReelRouteError
 from reelroute.routers import Router
 from reelroute.service.errors import ApiError
+
+if TYPE_CHECKING:
+    from reelroute.routers.following import CacheInfo
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +64,11 @@ class Lifecycle:
     def release(self) -> str | None:
         """The version of the release at work; None without one."""
         return release_version(self._router)
+
+    def cache(self) -> CacheInfo | None:
+        """How the router's cache of answers does; None without one."""
+        info: CacheInfo | None = getattr(self._router, "cache_info", None)
+        return info if info and info.max_size else None
 
     def check_ready(self) -> None:
         """Nothing, if new queries are welcome.

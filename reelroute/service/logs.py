@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TextIO
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_serializer
 
-from reelroute.routers import RulesRouter
+from reelroute.routers import RulesRouter, is_stopgap
 from reelroute.weights import Modality, RoutingWeights, Weight
 
 #: Letters that are looked at for the script of a query.
@@ -46,7 +46,8 @@ class QueryLog(_Line):
         language: as the router judges it (ISO 639-1); None where it doesn't.
         dominant, weights: the answer.
         router: who answered.
-        fallback: the keyword rules stood in for the release's model.
+        fallback: another router stood in for the one that should have answered: the keyword
+            rules, or a cascade's local student (`local (instead of bedrock)`).
         confidence: the router's, in [0, 1]; None where it gives none.
         text: the query, where the service is told to log it.
     """
@@ -117,8 +118,8 @@ class RouteLine(_Line):
 
 
 def is_fallback(weights: RoutingWeights, router: object) -> bool:
-    """Whether the keyword rules stood in for the router's own model."""
-    return weights.router == RulesRouter.name and not isinstance(router, RulesRouter)
+    """Whether these weights stand in for those of the router's own model."""
+    return is_stopgap(weights) and not isinstance(router, RulesRouter)
 
 
 def script_of(text: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,6 +15,9 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from reelroute.routers.following import CacheInfo
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 #: prometheus_client shares counts between processes through files in this variable's folder.
@@ -69,6 +72,7 @@ class Metrics:
             multiprocess_mode="sum",
         )
         self._version: str | None = None
+        self._cache: _CacheMetrics | None = None
         if SHARED_FOLDER_VARIABLE not in os.environ:
             ProcessCollector(registry=registry)
 
@@ -95,6 +99,15 @@ class Metrics:
         self._release.labels(version).set(1)
         self._version = version
 
+    def cache(self, info: CacheInfo | None) -> None:
+        """Note how the router's cache of answers does; None: it has none, and none is shown.
+
+        Always of the same router, whose counts only rise.
+        """
+        if info is not None:
+            self._cache = self._cache or _CacheMetrics(self._registry)
+            self._cache.note(info)
+
     def dropped_lines(self, count: int) -> None:
         """Note how many log lines were left out so far."""
         self._dropped.set(count)
@@ -106,3 +119,29 @@ class Metrics:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+
+class _CacheMetrics:
+    """The counts of a router's cache of answers; made once there is such a router."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._hits = Counter(
+            "reelroute_cache_hits", "Queries answered from the cache.", registry=registry
+        )
+        self._misses = Counter(
+            "reelroute_cache_misses", "Queries that were not in the cache.", registry=registry
+        )
+        self._size = Gauge(
+            "reelroute_cache_size",
+            "Answers of the release at work that are cached.",
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self._noted_hits = self._noted_misses = 0
+
+    def note(self, info: CacheInfo) -> None:
+        # The router counts by itself: what came since the last look is added.
+        self._hits.inc(info.hits - self._noted_hits)
+        self._misses.inc(info.misses - self._noted_misses)
+        self._size.set(info.size)
+        self._noted_hits, self._noted_misses = info.hits, info.misses

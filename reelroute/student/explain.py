@@ -102,7 +102,7 @@ def attribute(model: StudentModel, query: str) -> Attribution:
     without = [text(everything - {position}) for position in range(len(words))]
     empty, whole = text(frozenset()), text(everything)
     outputs = np.stack([model.outputs(_joined(words, kept)) for kept in texts])
-    means = model._decoder.mean(outputs)
+    means = model.means_of(outputs)
     logits = outputs.astype(np.float64)
 
     def walked(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,6 +37,9 @@ ROUTER_NAME: Final = "local"
 INPUT: Final = "tokens"
 #: Below this many queries the threads' hand-over costs more than it saves.
 _THREADED_FROM: Final = 16
+#: Many queries are shared out in so many parts for each thread: few hand-overs, and no thread is
+#: left with much more than the others.
+_SHARES_A_THREAD: Final = 8
 #: Characters of a query that are looked at; its first `max_tokens` tokens always lie within.
 _MAX_CHARACTERS: Final = 2_000
 
@@ -99,9 +102,14 @@ class StudentModel:
             return []
         if threads is None:
             threads = 1 if len(queries) < _THREADED_FROM else (os.cpu_count() or 1)
-        if threads > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                return list(pool.map(self._answer, queries))
+        if threads == 1:
+            return self._answers(queries)
+        size = max(1, len(queries) // (threads * _SHARES_A_THREAD))
+        shares = [queries[start : start + size] for start in range(0, len(queries), size)]
+        with ThreadPoolExecutor(threads) as pool:
+            return [answer for answers in pool.map(self._answers, shares) for answer in answers]
+
+    def _answers(self, queries: Sequence[str]) -> list[Prediction]:
         return [self._answer(query) for query in queries]
 
     def _answer(self, query: str) -> Prediction:
@@ -120,8 +128,12 @@ class StudentModel:
 
     def mean_weights(self, query: str) -> NDArray[np.float64]:
         """The mean of the predicted distribution, (4,): what attributions add up to."""
-        mean: NDArray[np.float64] = self._decoder.mean(self.outputs(query)[None])[0]
+        mean: NDArray[np.float64] = self.means_of(self.outputs(query)[None])[0]
         return mean
+
+    def means_of(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean weights, (n, 4), for the `outputs` of n queries, (n, OUTPUTS)."""
+        return self._decoder.mean(outputs)
 
 
 def _weights(steps: Sequence[int]) -> RoutingWeights:

@@ -32,7 +32,10 @@ class WordStudent:
         return found
 
     def mean_weights(self, query: str) -> NDArray[np.float64]:
-        return self._decoder.mean(self.outputs(query)[None])[0]
+        return self.means_of(self.outputs(query)[None])[0]
+
+    def means_of(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self._decoder.mean(outputs)
 
     def predict(self, queries: list[str]) -> list[Prediction]:
         decoded = self._decoder.decode(np.stack([self.outputs(query) for query in queries]))

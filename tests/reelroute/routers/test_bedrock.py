@@ -188,7 +188,7 @@ def test_the_deadline_bounds_calls_in_flight_and_those_queued_behind_them(
     slow.go_on.set()
     assert not isinstance(router.attempt_many(["a dog"], Deadline.after(30_000))[0], Exception)
     # What was still queued when its deadline passed was never asked.
-    assert len(slow.asked) == BedrockRouter.IN_FLIGHT + 1
+    assert len(slow.asked) <= BedrockRouter.IN_FLIGHT + 1
     router.close()
 
 

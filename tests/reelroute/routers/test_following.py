@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +18,8 @@ from typing import Any
 import pytest
 
 from reelroute.errors import ReelRouteError, ReleaseError
-from reelroute.release import Release, sha256
+from reelroute.limited_log import PAUSE_SECONDS, LimitedLog
+from reelroute.release import KEPT_MODELS, Release, sha256
 from reelroute.routers import BedrockRouter, QueryError, Router
 from tests.reelroute.routers.conftest import (
     BROKEN,
@@ -174,6 +178,37 @@ def test_a_model_damaged_in_this_machines_cache_is_fetched_again(
     (kept,) = (tmp_path / "cache").rglob(MODEL)
     kept.write_text("damaged")
     assert opened(store).route("a dog").router == "one"
+
+
+def test_models_of_old_releases_make_room_on_this_machine(
+    store: Store, opened: Open, tmp_path: Path
+) -> None:
+    releases = [store.promote("v0")]
+    router = opened(store)
+    models = tmp_path / "cache" / "reelroute" / "models"
+    for n in range(1, 2 * KEPT_MODELS):
+        for folder in models.iterdir():
+            used = folder.stat().st_mtime - 7_200
+            os.utime(folder, (used, used))
+        releases.append(store.promote(f"v{n}"))
+        assert router.refresh()
+    kept = {release.local.fingerprint for release in releases[-KEPT_MODELS:] if release.local}
+    assert {folder.name for folder in models.iterdir()} == kept
+    store.roll_back(releases[0])  # whose model is gone from here, and fetched again
+    assert router.refresh()
+    assert router.route("a dog").router == "v0"
+
+
+def test_a_model_that_is_opened_again_counts_as_used(
+    store: Store, opened: Open, tmp_path: Path
+) -> None:
+    store.promote("one")
+    opened(store)
+    [folder] = (tmp_path / "cache" / "reelroute" / "models").iterdir()
+    os.utime(folder, (0, 0))
+    before = time.time() - 60
+    opened(store)
+    assert folder.stat().st_mtime > before
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -391,6 +426,24 @@ def test_a_model_that_breaks_is_replaced_by_rules(
     assert "2 queries answered by rules" in caplog.text
     with pytest.raises(ReelRouteError, match="out of memory"):
         opened(store, fallback=False).route("a dog")
+
+
+def test_an_outage_is_said_now_and_then_however_many_queries_a_call_has(
+    store: Store, opened: Open, failing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.promote("one")
+    router, now = opened(store), [0.0]
+    router._warnings = LimitedLog(logging.getLogger("reelroute"), clock=lambda: now[0])
+    for count in (1, 2, 3, 1):
+        router.route_many([f"query {number}" for number in range(count)])
+    now[0] = PAUSE_SECONDS
+    router.route_many(["a", "b"])
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    why = "release one: RuntimeError: out of memory"
+    assert said == [
+        f"{why}: answered by rules",
+        f"{why}: 2 queries answered by rules (and 3 more times)",
+    ]
 
 
 @pytest.mark.parametrize("query", ["", "x" * 1001])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from reelroute.errors import ReelRouteError
+from reelroute.limited_log import PAUSE_SECONDS, LimitedLog
 from reelroute.routers import CascadeRouter, LocalRouter, QueryError, Router, RulesRouter
 from reelroute.routers.base import Attempt, Deadline
 from reelroute.weights import RoutingWeights
@@ -132,8 +134,20 @@ def test_where_the_one_behind_fails_the_local_answer_stands_and_says_so(
 ) -> None:
     cascade = CascadeRouter(local(), Behind(why), 0.1)
     assert cascade.route(HARD).router == "local (instead of behind)"
+    assert caplog.messages == ["no answer within 5 ms: answered by the local student"]
+
+
+def test_an_outage_behind_is_said_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    cascade = CascadeRouter(local(), Behind(ReelRouteError("throttled")), 0.1)
+    now = [0.0]
+    cascade._warnings = LimitedLog(logging.getLogger("reelroute"), clock=lambda: now[0])
+    for _ in range(42):
+        cascade.route(HARD)
     cascade.route_many([f"{HARD} 1", f"{HARD} 2"])
-    assert caplog.text.count("no answer within 5 ms: answered by the local student") == 2
+    now[0] = PAUSE_SECONDS
+    cascade.route(HARD)
+    said = "throttled: answered by the local student"
+    assert caplog.messages == [said, f"{said} (and 42 more times)"]
 
 
 def test_where_the_one_behind_cannot_be_read_the_local_answer_stands() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from reelroute.errors import ReelRouteError
 from reelroute.routers import Router, RulesRouter
+from reelroute.routers.following import CacheInfo
 from reelroute.weights import RoutingWeights
 from tests.reelroute.service.conftest import WEIGHTS, FakeRouter, Service, unreachable
 
@@ -215,6 +216,26 @@ def test_queries_that_the_rules_answered_in_the_models_place_are_counted(start: 
     assert [query["fallback"] for query in line["queries"]] == [True]
 
 
+def test_answers_of_a_local_student_in_the_models_place_are_counted(start: Start) -> None:
+    service = start(
+        FakeRouter(lambda _: RoutingWeights(**WEIGHTS, router="local (instead of bedrock)"))
+    )
+    service.client.post("/v1/route", json={"queries": ["a", "b"]})
+    assert service.metric('reelroute_fallbacks_total{router="local"}') == 2
+    assert service.metric('reelroute_queries_total{router="local"}') == 2
+    [line] = service.lines()
+    assert [query["fallback"] for query in line["queries"]] == [True, True]
+
+
+@pytest.mark.parametrize("router", ["local", "bedrock", "bedrock (repaired: fences)"])
+def test_an_answer_of_the_model_itself_is_no_fallback(start: Start, router: str) -> None:
+    service = start(FakeRouter(lambda _: RoutingWeights(**WEIGHTS, router=router)))
+    service.route("a")
+    assert "reelroute_fallbacks_total{" not in service.client.get("/metrics").text
+    [line] = service.lines()
+    assert [query["fallback"] for query in line["queries"]] == [False]
+
+
 def test_the_rules_are_no_fallback_for_themselves(start: Start) -> None:
     service = start(RulesRouter())
     service.route("a")
@@ -240,6 +261,52 @@ def test_the_release_at_work_and_its_changes_are_shown(start: Start) -> None:
     assert service.metric('reelroute_release_info{version="a"}') == 0
     assert service.metric('reelroute_release_info{version="b"}') == 1
     assert service.metric("reelroute_release_changes_total") == 1
+
+
+class CachingRouter(FakeRouter):
+    """Says of its cache what it is told to."""
+
+    cache_info: CacheInfo | None = CacheInfo(hits=0, misses=0, size=0, max_size=10)
+
+
+def cache_samples(service: Service) -> tuple[float, float, float]:
+    """Hits, misses and size, as Prometheus reads them."""
+    return (
+        service.metric("reelroute_cache_hits_total"),
+        service.metric("reelroute_cache_misses_total"),
+        service.metric("reelroute_cache_size"),
+    )
+
+
+def test_the_cache_of_answers_is_shown_with_what_was_added_since(start: Start) -> None:
+    router = CachingRouter()
+    service = start(router)
+    assert "reelroute_cache_hits_total 0.0" in service.client.get("/metrics").text
+    router.cache_info = CacheInfo(hits=3, misses=5, size=4, max_size=10)
+    assert [cache_samples(service) for _ in range(2)] == [(3, 5, 4)] * 2
+    router.cache_info = CacheInfo(hits=4, misses=7, size=2, max_size=10)
+    service.route("a")
+    assert cache_samples(service) == (4, 7, 2)
+
+
+def test_the_cache_of_answers_is_counted_with_each_request(start: Start) -> None:
+    router = CachingRouter()
+    service = start(router)
+    router.cache_info = CacheInfo(hits=1, misses=2, size=3, max_size=10)
+    service.route("a")
+    # Another worker may be asked for the metrics: nothing of this one waits for it.
+    router.cache_info = None
+    assert cache_samples(service) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("info", [None, CacheInfo(hits=0, misses=9, size=0, max_size=0)])
+def test_a_router_without_a_cache_shows_none(start: Start, info: CacheInfo | None) -> None:
+    router = FakeRouter()
+    if info:
+        router.cache_info = info  # type: ignore[attr-defined]
+    service = start(router)
+    service.route("a")
+    assert "reelroute_cache" not in service.client.get("/metrics").text
 
 
 def test_openapi_describes_requests_answers_and_errors(start: Start) -> None:

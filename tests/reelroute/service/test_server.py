@@ -255,6 +255,9 @@ def test_workers_share_the_port_and_the_counts(serve: Callable[..., Served], poi
     text = served.ask("GET", "/metrics")[1]
     counts = re.findall(r'reelroute_requests_total\{route="/v1/route".*\} (\S+)', text)
     assert sum(map(float, counts)) == 40
+    cache = dict(re.findall(r"^reelroute_cache_(\w+) (\S+)", text, re.MULTILINE))
+    assert float(cache["hits_total"]) == 0
+    assert float(cache["misses_total"]) == float(cache["size"]) == answered.count(200)
     code, out, _ = served.end()
     assert code == 0
     assert len(out) == 40

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +77,14 @@ def test_base_and_contributions_add_up_to_the_students_mean_weights(
     assert found.mean == pytest.approx(model.mean_weights(query), abs=1e-6)
     assert found.base == pytest.approx(model.mean_weights(""), abs=1e-6)
     assert found.contributions.sum(axis=1) == pytest.approx(0, abs=1e-6)  # one's gain
+
+
+def test_an_attribution_needs_no_more_of_the_student_than_all_may_use(model: StudentModel) -> None:
+    public = SimpleNamespace(outputs=model.outputs, means_of=model.means_of)
+    query = QUERIES[4]
+    found, wanted = attribute(public, query), attribute(model, query)  # type: ignore[arg-type]
+    for name in ("contributions", "base", "mean", "removals", "logits"):
+        assert np.array_equal(getattr(found, name), getattr(wanted, name))
 
 
 @pytest.mark.parametrize("query", QUERIES)
