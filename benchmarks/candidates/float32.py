@@ -81,7 +81,8 @@ def network_outputs(folder: Path) -> Callable[[str], NDArray[np.float32]]:
         with torch.inference_mode():
             hidden = network.embed(parameters, tokens)
             hidden = network.encode(parameters, hidden, None, layers=layers, heads=shape["heads"])
-            found: NDArray[np.float32] = network.head(parameters, hidden, None, 0.0).numpy()
+            deep = network.head(parameters, hidden, None, 0.0)
+            found: NDArray[np.float32] = (deep + network.wide(parameters, tokens)).numpy()
         return found
 
     return outputs
@@ -105,8 +106,8 @@ def network_of(path: Path) -> tuple[dict[str, NDArray[np.float32]], int]:
         if part and kind == "weight" and value.ndim == 2:
             # Matrices are stored for `inputs @ matrix`, with a scale for each output.
             floats = (value * constants.get(f"{part}.scale", 1.0)).T
-        elif name == "word":
-            floats = value * constants.get("word.scale", 1.0)
+        elif name in ("word", "wide.table"):
+            floats = value * constants.get(f"{name}.scale", 1.0)
         elif name == "position" or kind in ("weight", "bias"):
             floats = value
         else:

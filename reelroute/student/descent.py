@@ -1,9 +1,10 @@
 """The descent: fitting the network to labelled rows with torch.
 
-The encoder is fine-tuned as a whole; its embeddings alone stay. The loss is the cross-entropy
-of the distribution over label vectors against the label, spread over its neighbours on the grid,
-plus the absolute error of the distribution's mean. The weights that are kept are averaged over
-the steps of the second half (Polyak and Juditsky, 1992), exponentially.
+The wide part is fitted first, alone. Then the encoder is fine-tuned as a whole; its embeddings
+alone stay. The loss of both is the cross-entropy of the distribution over label vectors against
+the label, spread over its neighbours on the grid, plus the absolute error of the distribution's
+mean. The weights that are kept are averaged over the steps of the second half (Polyak and
+Juditsky, 1992), exponentially.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from reelroute.student.grid import (
 from reelroute.student.measure import dev_metrics
 from reelroute.student.rows import LabelledRow, weight_array
 from reelroute.student.settings import TrainSettings
+from reelroute.student.wide import averaged, fit_wide, wide_outputs
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -153,6 +155,8 @@ class _Descent:
             tensor.requires_grad_(True)
         self._average: dict[str, Tensor] = {}
         self._loss = _Loss(self._decoder, data.steps, settings)
+        self._wide = fit_wide(data.tokens, self._loss, len(weights["word"]), settings)
+        self._wide_dev = wide_outputs(self._wide, dev.tokens)
         self._optimiser = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), fused=True)
 
     def run(self, progress: Callable[[Progress], None]) -> Fitted:
@@ -243,7 +247,7 @@ class _Descent:
                     self._average[name] = tensor.detach().clone()
 
     def _outputs(self) -> Floats:
-        """The network's outputs for the development rows, with averaged weights once there are."""
+        """The student's outputs for the development rows, with averaged weights once there are."""
         import torch
 
         parameters = {**self._parameters, **self._average}
@@ -254,11 +258,13 @@ class _Descent:
             for start in range(0, len(by_length), _EVALUATION_BATCH):
                 rows = by_length[start : start + _EVALUATION_BATCH]
                 outputs[rows] = self._forward(parameters, tokens, rows, 0.0).numpy()
-        return outputs
+        share = self._settings.wide_share
+        return (1 - share) * outputs + share * self._wide_dev
 
     def _snapshot(self) -> Weights:
         parameters = {**self._parameters, **self._average}
-        return {name: tensor.detach().numpy().copy() for name, tensor in parameters.items()}
+        deep = {name: tensor.detach().numpy().copy() for name, tensor in parameters.items()}
+        return averaged(deep, self._wide, self._settings.wide_share)
 
 
 class _Loss:

@@ -6,7 +6,7 @@ because at a dozen tokens the cost of a node matters as much as arithmetic.
 All queries of a batch have the same number of tokens, so nothing is padded and nothing masked.
 
 int8: each matrix gets one symmetric scale an output, activations are quantised on the fly, one
-scale a tensor; the word embeddings get one scale a word.
+scale a tensor; the word embeddings and the wide part's table get one scale a row.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from reelroute.student.encoder import LAYER_NORM_EPSILON, Weights
 from reelroute.student.model import INPUT
+from reelroute.student.wide import PAIR_BUCKETS, PAIR_FACTOR
 
 OUTPUT: Final = "logits"
 _OPSET: Final = 17
@@ -33,11 +34,12 @@ def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: b
     (queries, outputs of the head).
 
     Args:
-        weights: as `network_weights` gives them, and `head.weight`, `head.bias`.
+        weights: as `network_weights` gives them, and `head.weight`, `head.bias`, `wide.table`.
         path: the file to write.
         layers: how many layers the network has.
         heads: attention heads of a layer.
-        int8: whether matrices and word embeddings are stored in, and multiplied in, int8.
+        int8: whether matrices, word embeddings and the wide part's table are stored in int8, and
+            the matrices multiplied in it.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -51,7 +53,10 @@ def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: b
     product = graph.node(
         "MatMul", [pooled, graph.constant("head.weight", weights["head.weight"].T)], "head.product"
     )
-    graph.node("Add", [product, graph.constant("head.bias", weights["head.bias"])], OUTPUT)
+    deep = graph.node(
+        "Add", [product, graph.constant("head.bias", weights["head.bias"])], "head.sum"
+    )
+    graph.node("Add", [deep, graph.wide(weights["wide.table"])], OUTPUT)
     outputs = len(weights["head.bias"])
     model = helper.make_model(
         helper.make_graph(
@@ -101,15 +106,15 @@ class _Graph:
         return output
 
     def embeddings(self, weights: Weights) -> str:
-        words = self._word_vectors(weights["word"])
+        words = self._rows("word", weights["word"], INPUT)
         shape = self.node("Shape", [INPUT], "token_count", start=1, end=2)
         positions = self.node(
             "Slice",
             [
                 self.constant("position", weights["position"]),
-                self.constant("first", np.array([0], dtype=np.int64)),
+                self.integers("first", 0),
                 shape,
-                self.constant("axis", np.array([0], dtype=np.int64)),
+                self.integers("axis", 0),
             ],
             "positions",
         )
@@ -137,18 +142,56 @@ class _Graph:
             weights, f"{name}.norm2", self._linear(weights, f"{name}.down", inner), hidden
         )
 
-    def _word_vectors(self, words: NDArray[np.float32]) -> str:
-        if not self._int8:
-            return self.node("Gather", [self.constant("word", words), INPUT], "words", axis=0)
+    def wide(self, table: NDArray[np.float32]) -> str:
+        """The wide part: the features' rows of its table, summed, over the root of their count."""
         from onnx import TensorProto
 
-        values, scale = quantise(words)
-        rows = self.node("Gather", [self.constant("word", values), INPUT], "word_rows", axis=0)
-        scales = self.node(
-            "Gather", [self.constant("word.scale", scale[:, None]), INPUT], "word_scales", axis=0
+        first, last = (
+            self.node(
+                "Slice",
+                [INPUT, *(self.integers(f"wide.{name}.{at}", value) for at, value in bounds)],
+                f"wide.{name}",
+            )
+            for name, bounds in (
+                ("firsts", (("start", 0), ("end", -1), ("axis", 1))),
+                ("seconds", (("start", 1), ("end", 2**31 - 1), ("axis", 1))),
+            )
         )
-        floats = self.node("Cast", [rows], "word_floats", to=TensorProto.FLOAT)
-        return self.node("Mul", [floats, scales], "words")
+        scaled = self.node("Mul", [first, self.integers("wide.factor", PAIR_FACTOR)], "wide.scaled")
+        mixed = self.node("Add", [scaled, last], "wide.mixed")
+        hashed = self.node("Mod", [mixed, self.integers("wide.buckets", PAIR_BUCKETS)], "wide.hash")
+        pairs = self.node(
+            "Add", [hashed, self.integers("wide.offset", len(table) - PAIR_BUCKETS)], "wide.pairs"
+        )
+        features = self.node("Concat", [INPUT, pairs], "wide.features", axis=1)
+        rows = self._rows("wide.table", table, features)
+        total = self.node(
+            "ReduceSum", [rows, self.integers("wide.axis", 1)], "wide.total", keepdims=0
+        )
+        shape = self.node("Shape", [features], "wide.count", start=1, end=2)
+        count = self.node("Cast", [shape], "wide.count.float", to=TensorProto.FLOAT)
+        return self.node("Div", [total, self.node("Sqrt", [count], "wide.root")], "wide.outputs")
+
+    def integers(self, name: str, value: int) -> str:
+        """A constant of one int64."""
+        return self.constant(name, np.array([value], dtype=np.int64))
+
+    def _rows(self, name: str, table: NDArray[np.float32], places: str) -> str:
+        """The table's rows at these places, in float32."""
+        if not self._int8:
+            return self.node("Gather", [self.constant(name, table), places], f"{name}.rows", axis=0)
+        from onnx import TensorProto
+
+        values, scale = quantise(table)
+        rows = self.node("Gather", [self.constant(name, values), places], f"{name}.int8", axis=0)
+        scales = self.node(
+            "Gather",
+            [self.constant(f"{name}.scale", scale[:, None]), places],
+            f"{name}.scales",
+            axis=0,
+        )
+        floats = self.node("Cast", [rows], f"{name}.floats", to=TensorProto.FLOAT)
+        return self.node("Mul", [floats, scales], f"{name}.rows")
 
     def _linear(self, weights: Weights, name: str, hidden: str) -> str:
         matrix = weights[f"{name}.weight"]

@@ -30,6 +30,9 @@ STEPS: Final = round(1 / GRID_STEP)
 LEVELS: Final = STEPS + 1
 #: The student's outputs: one logit for each channel and value.
 OUTPUTS: Final = len(MODALITIES) * LEVELS
+#: Answers are chosen among so many vectors, the most frequent ones: the rest would win hardly ever
+#: and take most of the time.
+ANSWERS: Final = 256
 
 # The rubric's limits (reelroute.rubric, in whole percents) in steps of 5 percents.
 _FIVE, _FOUR = 1, 2
@@ -171,8 +174,9 @@ class Decoder:
         self.temperature = temperature
         self.rubric_line, self.error_line = rubric_line, error_line
         self._columns = [channel * LEVELS + vectors[:, channel] for channel in range(4)]
-        self._gain = rubric_matrix(vectors, vectors).T.astype(np.float32)
-        self._error = (total_steps(vectors, vectors) * (GRID_STEP / 4)).astype(np.float32)
+        self._answers = vectors[np.argsort(-log_prior, kind="stable")[:ANSWERS]]
+        self._gain = rubric_matrix(self._answers, vectors).T.astype(np.float32)
+        self._error = (total_steps(self._answers, vectors) * (GRID_STEP / 4)).astype(np.float32)
 
     @classmethod
     def of_labels(cls, labels: Steps) -> Decoder:
@@ -200,7 +204,7 @@ class Decoder:
         return mean
 
     def decode(self, outputs: Floats) -> Decoded:
-        """The vectors of the largest expected rubric score for outputs of shape (n, OUTPUTS)."""
+        """The answers of the largest expected rubric score for outputs of shape (n, OUTPUTS)."""
         shares = self.probabilities(outputs)
         # Not a matrix product: numpy's would wake threads for it, which cost far more than the
         # tenth of a millisecond that this takes.
@@ -209,7 +213,7 @@ class Decoder:
         rubric = self.rubric_line(gain[np.arange(len(chosen)), chosen])
         error = self.error_line(np.einsum("nv,nv->n", shares, self._error[chosen]))
         return Decoded(
-            steps=self.vectors[chosen],
+            steps=self._answers[chosen],
             expected_rubric=rubric.clip(1, 5),
             expected_error=error.clip(0, 0.5),
         )

@@ -1,7 +1,8 @@
 """The student's network in torch: pure functions over a dictionary of named tensors.
 
-A BERT encoder (Devlin et al., NAACL 2019; post-norm, GELU), the mean over its tokens, and one
-linear head. `reelroute.student.export` writes the same network as ONNX.
+A BERT encoder (Devlin et al., NAACL 2019; post-norm, GELU), the mean over its tokens, one linear
+head, and the wide part (`reelroute.student.wide`) added to it. `reelroute.student.export` writes
+the same network as ONNX.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from reelroute.student.encoder import LAYER_NORM_EPSILON
+from reelroute.student.wide import PAIR_BUCKETS, PAIR_FACTOR
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +63,17 @@ def head(parameters: Parameters, hidden: Tensor, mask: Tensor | None, dropout: f
         pooled = (hidden * kept).sum(dim=1) / kept.sum(dim=1)
     pooled = functional.dropout(pooled, dropout, training=dropout > 0)
     return functional.linear(pooled, parameters["head.weight"], parameters["head.bias"])
+
+
+def wide(parameters: Parameters, tokens: Tensor) -> Tensor:
+    """What the wide part adds to the head: (queries, `OUTPUTS`) for ids (queries, tokens)."""
+    import torch
+    from torch.nn import functional
+
+    table = parameters["wide.table"]
+    pairs = (tokens[:, :-1] * PAIR_FACTOR + tokens[:, 1:]) % PAIR_BUCKETS
+    rows = torch.cat([tokens, pairs + (len(table) - PAIR_BUCKETS)], dim=1)
+    return functional.embedding_bag(rows, table, mode="sum") / rows.shape[1] ** 0.5
 
 
 def _layer(

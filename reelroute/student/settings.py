@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reelroute.student.encoder import DEFAULT_ENCODER, DEFAULT_SHA256
-
-DEFAULT_LAYERS: Final = (0, 1, 3, 5)
 
 
 class TrainSettings(BaseModel):
@@ -23,8 +21,7 @@ class TrainSettings(BaseModel):
             the rest would not fit. None: no limit. One epoch is always done.
         patience: training stops after this many epochs without a better development score.
         dev_share: share of rows, by hash, that training doesn't see; more of small sets.
-        layers: which layers of the encoder to keep, counted from 0; None: all. Four of the
-            default encoder's six do as well as all of them.
+        layers: which layers of the encoder to keep, counted from 0; None: all.
         max_tokens: what of a query is read, in tokens with the two special ones.
         batch: queries a step.
         learning_rate: of the last layer at its peak (AdamW).
@@ -38,8 +35,11 @@ class TrainSettings(BaseModel):
         mean_loss: weight of the mean's absolute error beside the cross-entropy.
         average_decay: of the moving average of the weights over the second half.
         threads: torch's; 0 leaves torch's own choice.
-        encoder: as `load_encoder` takes it. One of your own keeps all its layers, and its hash
-            is not checked, unless you say so.
+        wide_share: the wide part's share in the outputs, the encoder's being the rest.
+        wide_epochs: passes over the training rows for the wide part.
+        wide_learning_rate: of the wide part (AdaGrad).
+        encoder: as `load_encoder` takes it. The hash of one of your own is not checked unless you
+            give it.
         encoder_sha256: of the encoder's weights; None skips the check.
     """
 
@@ -51,7 +51,7 @@ class TrainSettings(BaseModel):
     max_seconds: float | None = Field(default=420.0, gt=0)
     patience: int = Field(default=3, ge=1)
     dev_share: float = Field(default=0.05, gt=0, le=0.5)
-    layers: tuple[int, ...] | None = DEFAULT_LAYERS
+    layers: tuple[int, ...] | None = None
     max_tokens: int = Field(default=64, ge=8)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -63,13 +63,16 @@ class TrainSettings(BaseModel):
     smoothing: float = Field(default=0.6, gt=0)
     mean_loss: float = Field(default=2.0, ge=0)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
+    wide_share: float = Field(default=0.2, ge=0, lt=1)
+    wide_epochs: int = Field(default=4, ge=1)
+    wide_learning_rate: float = Field(default=0.05, gt=0)
     threads: int = Field(default=0, ge=0)
     encoder: str = DEFAULT_ENCODER
     encoder_sha256: str | None = DEFAULT_SHA256
 
     @model_validator(mode="before")
     @classmethod
-    def _own_encoder_has_its_own_defaults(cls, values: Any) -> Any:
+    def _own_encoder_has_its_own_hash(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("encoder", DEFAULT_ENCODER) != DEFAULT_ENCODER:
-            return {"encoder_sha256": None, "layers": None, **values}
+            return {"encoder_sha256": None, **values}
         return values

@@ -10,6 +10,7 @@ import pytest
 from reelroute.student.encoder import load_encoder, network_weights
 from reelroute.student.errors import StudentError
 from reelroute.student.export import quantise, write_onnx
+from reelroute.student.wide import PAIR_BUCKETS, wide_outputs
 
 QUERIES = [[101, 3899, 19372, 9928, 102], [101, 2417, 2482, 4439, 102]]
 
@@ -22,6 +23,7 @@ def weights() -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
     found["head.weight"] = draw.normal(size=(84, 384)).astype(np.float32)
     found["head.bias"] = draw.normal(size=84).astype(np.float32)
+    found["wide.table"] = draw.normal(size=(len(found["word"]) + PAIR_BUCKETS, 84)).astype("f4")
     return found
 
 
@@ -31,9 +33,11 @@ def by_torch(weights: dict[str, np.ndarray]) -> np.ndarray:
     from reelroute.student import network
 
     parameters = {name: torch.tensor(value) for name, value in weights.items()}
-    hidden = network.embed(parameters, torch.tensor(QUERIES))
+    tokens = torch.tensor(QUERIES)
+    hidden = network.embed(parameters, tokens)
     hidden = network.encode(parameters, hidden, None, layers=range(2), heads=12)
-    return np.asarray(network.head(parameters, hidden, None, 0.0))
+    deep = network.head(parameters, hidden, None, 0.0)
+    return np.asarray(deep + network.wide(parameters, tokens))
 
 
 def by_onnx(weights: dict[str, np.ndarray], path: Path, int8: bool) -> np.ndarray:
@@ -69,7 +73,8 @@ def test_padding_does_not_change_a_query(weights: dict[str, np.ndarray]) -> None
     hidden = network.embed(parameters, tokens)
     hidden = network.encode(parameters, hidden, mask, layers=range(2), heads=12)
     padded = network.head(parameters, hidden, mask, 0.0).numpy()
-    assert np.abs(padded[0] - by_torch(weights)[0]).max() < 1e-3
+    wide = wide_outputs({**weights, "wide.bias": np.zeros(84, np.float32)}, [QUERIES[0]])
+    assert np.abs(padded + wide - by_torch(weights)[:1]).max() < 1e-3
 
 
 def test_quantised_rows_are_within_half_a_step() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from reelroute.rubric import score_percents
 from reelroute.student.errors import StudentError
 from reelroute.student.grid import (
+    ANSWERS,
     LEVELS,
     OUTPUTS,
     Decoder,
@@ -99,3 +100,17 @@ def test_a_decoder_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(StudentError):
         Decoder(vectors, prior, temperature)
+
+
+def test_answers_are_among_the_most_frequent_vectors() -> None:
+    every = np.array([(a, b, 0, 20 - a - b) for a in range(15) for b in range(6)])
+    more = np.array(
+        [(a, b, c, 20 - a - b - c) for a in range(8) for b in range(7) for c in range(6)]
+    )
+    assert len(every) < ANSWERS < len(more)
+    for vectors, is_answered in ((every, True), (more, False)):
+        frequent, rare = vectors[: min(ANSWERS, len(vectors) - 1)], vectors[-1]
+        decoder = Decoder.of_labels(np.concatenate([vectors, frequent]))
+        answer = decoder.decode(one_hot(tuple(rare.tolist()))).steps[0]
+        assert bool(np.abs(answer - rare).max() <= 1) is is_answered
+        assert is_answered or answer.tolist() in frequent.tolist()

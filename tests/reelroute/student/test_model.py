@@ -13,7 +13,9 @@ import pytest
 
 from reelroute.student import ModelCard, StudentError, StudentModel
 from reelroute.student.card import CARD_FILE, DECODER_FILE, MODEL_FILE, MODEL_FILES
+from reelroute.student.grid import OUTPUTS
 from reelroute.student.rows import LabelledRow
+from reelroute.student.wide import PAIR_BUCKETS
 from reelroute.weights import GRID_STEP, RoutingWeights
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +55,20 @@ def test_a_tiny_student_learns_which_words_lead_where(model: StudentModel) -> No
     ]
     leaders = [prediction.weights.dominant for prediction in model.predict(queries)]
     assert leaders == ["visual", "audio", "transcription", "metadata"]
+
+
+def test_means_of_outputs_are_the_mean_weights_of_their_queries(model: StudentModel) -> None:
+    queries = ["", "dog barking", "chef explaining a sauce"]
+    means = model.means_of(np.stack([model.outputs(query) for query in queries]))
+    assert means.shape == (3, 4)
+    assert means == pytest.approx(np.stack([model.mean_weights(q) for q in queries]), abs=1e-12)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files that are open can't be removed there")
+def test_a_loaded_student_outlives_its_folder(model: StudentModel, copied: Path) -> None:
+    loaded = StudentModel.load(copied)
+    shutil.rmtree(copied)
+    assert loaded.predict(["dog barking"]) == model.predict(["dog barking"])
 
 
 def test_answers_lie_on_the_grid_and_say_what_to_expect_of_them(model: StudentModel) -> None:
@@ -153,5 +169,7 @@ def test_outputs_are_those_of_one_query_alone(model: StudentModel) -> None:
     assert np.isfinite(outputs).all()
 
 
-def test_the_int8_model_is_a_quarter_of_the_encoder(folder: Path) -> None:
-    assert (folder / MODEL_FILE).stat().st_size < 20_000_000
+def test_the_int8_model_takes_a_byte_a_weight(folder: Path) -> None:
+    two_layers = 30_522 * 384 + 2 * 12 * 384 * 384
+    wide = (30_522 + PAIR_BUCKETS) * OUTPUTS
+    assert (folder / MODEL_FILE).stat().st_size < 1.05 * (two_layers + wide)
