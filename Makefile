@@ -3,9 +3,8 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
-SOURCES := reelroute data_contracts configs tasks flows deployments tests benchmarks
-
-BOTH_STUDENTS := --set 'distill.students=[bedrock, local]'
+BENCH_STAMP := $(VENV)/.installed-benchmarks
+SOURCES := reelroute data_contracts configs tasks flows deployments tests benchmarks examples
 
 ifdef PREFECT_PORT
 export REELROUTE__PREFECT__API_URL := http://127.0.0.1:$(PREFECT_PORT)/api
@@ -16,11 +15,10 @@ endif
 
 .PHONY: demo test lint format bench-student down install
 
-## demo: the whole pipeline on this machine (SIZE=1000: a small one; LOCAL=1: the local student too)
+## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
 	@$(BIN)/python -m deployments.local up
-	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE)) \
-	  $(if $(LOCAL),$(BOTH_STUDENTS))
+	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE))
 	@echo "The servers stay up; 'make down' stops them."
 
 ## test: the whole suite, offline
@@ -37,9 +35,11 @@ format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-## bench-student: the local student beside its peers (HELDOUT=FILE for other queries)
-bench-student: $(STAMP)
-	$(BIN)/python -m benchmarks.student $(if $(HELDOUT),--heldout $(HELDOUT))
+## bench-student: the local student beside its peers (HELDOUT=FILE: other queries; SIZE=N: fewer
+## training rows; MODEL=FOLDER: a trained student)
+bench-student: $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks.student $(if $(HELDOUT),--heldout "$(HELDOUT)") \
+	  $(if $(SIZE),--size $(SIZE)) $(if $(MODEL),--model "$(MODEL)")
 
 ## down: stop what `make demo` left up
 down: $(STAMP)
@@ -53,4 +53,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "ReelRoute needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The benchmark's peers, which nothing else needs.
+$(BENCH_STAMP): $(STAMP)
+	@echo "Installing the benchmark's peers into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,benchmarks]'
 	@touch $@
