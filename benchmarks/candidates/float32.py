@@ -81,7 +81,7 @@ def network_outputs(folder: Path) -> Callable[[str], NDArray[np.float32]]:
         with torch.inference_mode():
             hidden = network.embed(parameters, tokens)
             hidden = network.encode(parameters, hidden, None, layers=layers, heads=shape["heads"])
-            deep = network.head(parameters, hidden, None, 0.0)
+            deep = network.head(parameters, network.pool(hidden, None))
             found: NDArray[np.float32] = (deep + network.wide(parameters, tokens)).numpy()
         return found
 

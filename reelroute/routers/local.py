@@ -32,9 +32,12 @@ class ExplainedWeights(RoutingWeights):
     Attributes:
         expected_error: the mean absolute error of a weight that the student expects of this
             answer, 0 to 0.5.
+        unknown_language: how likely the query is in, or mixed with, a language that the student
+            doesn't know, 0 to 1; it raises the expected error.
     """
 
     expected_error: float
+    unknown_language: float
     _explain: Callable[[], str] | None = PrivateAttr(default=None)
 
     @classmethod
@@ -48,6 +51,7 @@ class ExplainedWeights(RoutingWeights):
             metadata=answer.metadata,
             router=answer.router,
             expected_error=prediction.expected_error,
+            unknown_language=prediction.unknown_language,
         )
         weights._explain = explain
         return weights
@@ -98,9 +102,9 @@ class ExplainedWeights(RoutingWeights):
             object.__getattribute__(self, "_compute")()
         return super().__getattribute__(name)
 
-    def _known(self) -> tuple[tuple[float, ...], str, float]:
+    def _known(self) -> tuple[tuple[float, ...], str, float, float]:
         """All but the reasoning."""
-        return self.values(), self.router, self.expected_error
+        return self.values(), self.router, self.expected_error, self.unknown_language
 
     def _compute(self) -> None:
         try:

@@ -49,6 +49,9 @@ class DevMetrics(_Frozen):
         expected_rubric: the mean that the student itself expected; near `rubric` if calibrated.
         expected_mae: the mean absolute error that it expected.
         error_correlation: between the error that it expected of an answer and the real one.
+        unknown_language: share of development rows that are in a language it doesn't know, as
+            the labels of its training say.
+        language_accuracy: share of them that it says the same of; None before it has learnt to.
         rows: how many development rows.
     """
 
@@ -58,6 +61,8 @@ class DevMetrics(_Frozen):
     expected_rubric: float = Field(ge=1, le=5)
     expected_mae: float = Field(ge=0, le=1)
     error_correlation: float = Field(default=0.0, ge=-1, le=1)
+    unknown_language: float = Field(default=0.0, ge=0, le=1)
+    language_accuracy: float | None = Field(default=None, ge=0, le=1)
     rows: int = Field(gt=0)
 
 
@@ -67,6 +72,7 @@ class DecoderFile(_Frozen):
     Attributes:
         rubric_line: intercept and slope that correct the expected rubric score.
         error_line: intercept and slope that correct the expected error.
+        language_error: what an unknown language adds to the expected error.
     """
 
     vectors: tuple[tuple[int, int, int, int], ...] = Field(min_length=1)
@@ -74,6 +80,7 @@ class DecoderFile(_Frozen):
     temperature: float = Field(gt=0, allow_inf_nan=False)
     rubric_line: tuple[float, float] = (0.0, 1.0)
     error_line: tuple[float, float] = (0.0, 1.0)
+    language_error: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class ModelCard(_Frozen):

@@ -31,6 +31,7 @@ from reelroute.student.grid import (
     to_steps,
     total_steps,
 )
+from reelroute.student.language import in_unknown_language
 from reelroute.student.measure import dev_metrics
 from reelroute.student.rows import LabelledRow, weight_array
 from reelroute.student.settings import TrainSettings
@@ -50,16 +51,25 @@ _AVERAGED_FROM: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Rows as the descent takes them: token ids, and labels in steps of the grid, (n, 4)."""
+    """Rows as the descent takes them.
+
+    Attributes:
+        tokens: their token ids.
+        steps: their labels in steps of the grid, (n, 4).
+        unknown_language: 1 where the language is one that the encoder doesn't know, else 0, (n,).
+    """
 
     tokens: Tokens
     steps: Steps
+    unknown_language: Floats
 
     @classmethod
     def of(cls, rows: Sequence[LabelledRow], tokenizer: Tokenizer) -> Data:
         """Labelled rows, tokenised."""
-        encoded = tokenizer.encode_batch([row.query for row in rows])
-        return cls([one.ids for one in encoded], to_steps(weight_array(rows)))
+        queries = [row.query for row in rows]
+        encoded = tokenizer.encode_batch(queries)
+        steps = to_steps(weight_array(rows))
+        return cls([one.ids for one in encoded], steps, in_unknown_language(queries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +159,15 @@ class _Descent:
             -reach, reach, (OUTPUTS, encoder.width)
         ).astype(np.float32)
         weights["head.bias"] = np.zeros(OUTPUTS, dtype=np.float32)
+        weights["language.weight"] = np.zeros((1, encoder.width), dtype=np.float32)
+        weights["language.bias"] = np.zeros(1, dtype=np.float32)
         self._parameters = {name: torch.tensor(value) for name, value in weights.items()}
         self._trained = {n: t for n, t in self._parameters.items() if n not in _FROZEN}
         for tensor in self._trained.values():
             tensor.requires_grad_(True)
         self._average: dict[str, Tensor] = {}
         self._loss = _Loss(self._decoder, data.steps, settings)
+        self._unknown_language = torch.from_numpy(data.unknown_language)
         self._wide = fit_wide(data.tokens, self._loss, len(weights["word"]), settings)
         self._wide_dev = wide_outputs(self._wide, dev.tokens)
         self._optimiser = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), fused=True)
@@ -200,13 +213,18 @@ class _Descent:
 
     def _epoch(self, step: int, steps: int) -> float:
         """One pass over the data from `step` of `steps`; the mean loss."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
         losses: list[float] = []
         for rows in shuffled_batches(self._data.tokens, self._settings.batch, self._random):
             self._set_rate(step / steps)
-            outputs = self._forward(
+            pooled = self._pooled(
                 self._parameters, self._data.tokens, rows.tolist(), self._settings.dropout
             )
-            loss = self._loss(outputs, rows)
+            loss = self._loss(network.head(self._parameters, pooled), rows)
+            loss = loss + self._settings.language_loss * binary_cross_entropy_with_logits(
+                network.language(self._parameters, pooled), self._unknown_language[rows]
+            )
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self._optimiser.step()
@@ -223,7 +241,7 @@ class _Descent:
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak"] * max(rate, _LAST_RATE)
 
-    def _forward(
+    def _pooled(
         self, parameters: Mapping[str, Tensor], tokens: Tokens, rows: Sequence[int], dropout: float
     ) -> Tensor:
         import torch
@@ -234,7 +252,7 @@ class _Descent:
         hidden = network.encode(
             parameters, hidden, mask, layers=self._layers, heads=self._heads, dropout=dropout
         )
-        return network.head(parameters, hidden, mask, dropout)
+        return network.pool(hidden, mask, dropout)
 
     def _add_to_average(self) -> None:
         import torch
@@ -257,7 +275,8 @@ class _Descent:
         with torch.no_grad():
             for start in range(0, len(by_length), _EVALUATION_BATCH):
                 rows = by_length[start : start + _EVALUATION_BATCH]
-                outputs[rows] = self._forward(parameters, tokens, rows, 0.0).numpy()
+                pooled = self._pooled(parameters, tokens, rows, 0.0)
+                outputs[rows] = network.head(parameters, pooled).numpy()
         share = self._settings.wide_share
         return (1 - share) * outputs + share * self._wide_dev
 

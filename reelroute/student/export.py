@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelroute.student.encoder import LAYER_NORM_EPSILON, Weights
-from reelroute.student.model import INPUT
+from reelroute.student.model import INPUT, LANGUAGE, LOGITS
 from reelroute.student.wide import PAIR_BUCKETS, PAIR_FACTOR
 
-OUTPUT: Final = "logits"
 _OPSET: Final = 17
 _MICROSOFT: Final = "com.microsoft"
 _IR_VERSION: Final = 8
@@ -30,11 +29,11 @@ _IR_VERSION: Final = 8
 def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: bool) -> None:
     """Write a network as an ONNX file.
 
-    Input `tokens`: int64 (queries, tokens), all queries equally long. Output `logits`: float32
-    (queries, outputs of the head).
+    Input `tokens`: int64 (queries, tokens), all queries equally long. Outputs, float32: `logits`
+    (queries, outputs of the head) and `language` (queries, 1), the logit of an unknown language.
 
     Args:
-        weights: as `network_weights` gives them, and `head.weight`, `head.bias`, `wide.table`.
+        weights: as `network_weights` gives them, those of `head` and `language`, and `wide.table`.
         path: the file to write.
         layers: how many layers the network has.
         heads: attention heads of a layer.
@@ -49,21 +48,19 @@ def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: b
     for layer in range(layers):
         hidden = graph.layer(weights, f"layer.{layer}", hidden, heads)
     pooled = graph.node("ReduceMean", [hidden], "pooled", axes=[1], keepdims=0)
-    # The head is small and the last word: it stays in float32.
-    product = graph.node(
-        "MatMul", [pooled, graph.constant("head.weight", weights["head.weight"].T)], "head.product"
-    )
-    deep = graph.node(
-        "Add", [product, graph.constant("head.bias", weights["head.bias"])], "head.sum"
-    )
-    graph.node("Add", [deep, graph.wide(weights["wide.table"])], OUTPUT)
+    deep = graph.head(weights, "head", pooled, "head.sum")
+    graph.node("Add", [deep, graph.wide(weights["wide.table"])], LOGITS)
+    graph.head(weights, "language", pooled, LANGUAGE)
     outputs = len(weights["head.bias"])
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "student",
             [helper.make_tensor_value_info(INPUT, TensorProto.INT64, ["queries", "tokens"])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["queries", outputs])],
+            [
+                helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["queries", outputs]),
+                helper.make_tensor_value_info(LANGUAGE, TensorProto.FLOAT, ["queries", 1]),
+            ],
             initializer=graph.constants,
         ),
         producer_name="reelroute",
@@ -141,6 +138,13 @@ class _Graph:
         return self._skip_norm(
             weights, f"{name}.norm2", self._linear(weights, f"{name}.down", inner), hidden
         )
+
+    def head(self, weights: Weights, name: str, pooled: str, output: str) -> str:
+        """A linear output. It is small and the last word: it stays in float32."""
+        matrix = self.constant(f"{name}.weight", weights[f"{name}.weight"].T)
+        product = self.node("MatMul", [pooled, matrix], f"{name}.product")
+        bias = self.constant(f"{name}.bias", weights[f"{name}.bias"])
+        return self.node("Add", [product, bias], output)
 
     def wide(self, table: NDArray[np.float32]) -> str:
         """The wide part: the features' rows of its table, summed, over the root of their count."""

@@ -144,6 +144,7 @@ class Decoder:
         rubric_line: corrects the expected rubric score, which is too hopeful: it is that of the
             vector chosen for it.
         error_line: corrects the expected error, for the same reason.
+        language_error: what an unknown language adds to it.
 
     Raises:
         StudentError: the vectors are not on the grid, or shapes don't fit.
@@ -156,6 +157,7 @@ class Decoder:
         temperature: float,
         rubric_line: Line = IDENTITY,
         error_line: Line = IDENTITY,
+        language_error: float = 0.0,
     ) -> None:
         if (
             vectors.ndim != 2
@@ -173,6 +175,7 @@ class Decoder:
         self.log_prior = log_prior.astype(np.float32)
         self.temperature = temperature
         self.rubric_line, self.error_line = rubric_line, error_line
+        self.language_error = language_error
         self._columns = [channel * LEVELS + vectors[:, channel] for channel in range(4)]
         self._answers = vectors[np.argsort(-log_prior, kind="stable")[:ANSWERS]]
         self._gain = rubric_matrix(self._answers, vectors).T.astype(np.float32)
@@ -185,10 +188,16 @@ class Decoder:
         return cls(vectors, np.log(counts / counts.sum()).astype(np.float32), 1.0)
 
     def calibrated(
-        self, temperature: float, rubric_line: Line = IDENTITY, error_line: Line = IDENTITY
+        self,
+        temperature: float,
+        rubric_line: Line = IDENTITY,
+        error_line: Line = IDENTITY,
+        language_error: float = 0.0,
     ) -> Decoder:
         """The same vectors and priors, calibrated anew."""
-        return Decoder(self.vectors, self.log_prior, temperature, rubric_line, error_line)
+        return Decoder(
+            self.vectors, self.log_prior, temperature, rubric_line, error_line, language_error
+        )
 
     def probabilities(self, outputs: Floats) -> Floats:
         """The distribution over the vectors, (n, vectors), from outputs of shape (n, OUTPUTS)."""
@@ -203,8 +212,14 @@ class Decoder:
         mean: NDArray[np.float64] = shares @ (self.vectors * GRID_STEP)
         return mean
 
-    def decode(self, outputs: Floats) -> Decoded:
-        """The answers of the largest expected rubric score for outputs of shape (n, OUTPUTS)."""
+    def decode(self, outputs: Floats, unknown_language: Floats | None = None) -> Decoded:
+        """The answers of the largest expected rubric score.
+
+        Args:
+            outputs: the network's, (n, OUTPUTS).
+            unknown_language: how likely each query's language is an unknown one, (n,); it raises
+                the expected error alone.
+        """
         shares = self.probabilities(outputs)
         # Not a matrix product: numpy's would wake threads for it, which cost far more than the
         # tenth of a millisecond that this takes.
@@ -212,6 +227,8 @@ class Decoder:
         chosen = gain.argmax(axis=1)
         rubric = self.rubric_line(gain[np.arange(len(chosen)), chosen])
         error = self.error_line(np.einsum("nv,nv->n", shares, self._error[chosen]))
+        if unknown_language is not None:
+            error = error + self.language_error * unknown_language
         return Decoded(
             steps=self._answers[chosen],
             expected_rubric=rubric.clip(1, 5),

@@ -23,15 +23,21 @@ from reelroute.weights import GRID_STEP
 _TEMPERATURES: Final = tuple(round(0.4 + 0.05 * step, 2) for step in range(43))
 
 
-def dev_metrics(decoder: Decoder, outputs: Floats, reference: Steps) -> DevMetrics:
+def dev_metrics(
+    decoder: Decoder,
+    outputs: Floats,
+    reference: Steps,
+    unknown_language: Floats | None = None,
+) -> DevMetrics:
     """How good the answers are, and how good the student thought they would be.
 
     Args:
         decoder: decodes the outputs.
         outputs: the network's, (n, OUTPUTS).
         reference: the labels in steps of the grid, (n, 4).
+        unknown_language: as `Decoder.decode` takes it.
     """
-    decoded = decoder.decode(outputs)
+    decoded = decoder.decode(outputs, unknown_language)
     error = _errors(decoded.steps, reference)
     return DevMetrics(
         rubric=float(_rubrics(decoded.steps, reference).mean()),
@@ -46,20 +52,28 @@ def dev_metrics(decoder: Decoder, outputs: Floats, reference: Steps) -> DevMetri
     )
 
 
-def calibrate(decoder: Decoder, outputs: Floats, reference: Steps) -> Decoder:
+def calibrate(
+    decoder: Decoder, outputs: Floats, unknown_language: Floats, reference: Steps
+) -> Decoder:
     """The decoder with a temperature and corrections of its expectations that fit labelled rows.
 
     Args:
         decoder: over the training labels, not yet calibrated.
         outputs: the network's for rows that it was not trained on, (n, OUTPUTS).
+        unknown_language: how likely each row's language is an unknown one, (n,).
         reference: their labels in steps of the grid, (n, 4).
     """
     decoder = decoder.calibrated(fit_temperature(decoder, outputs, reference))
     decoded = decoder.decode(outputs)
+    errors = _errors(decoded.steps, reference)
+    # What the language adds is what the line leaves, in the mean over the rows of unknown ones.
+    line = fit_line(decoded.expected_error, errors)
+    language = max(fit_line(unknown_language, errors - line(decoded.expected_error)).slope, 0.0)
     return decoder.calibrated(
         decoder.temperature,
         fit_line(decoded.expected_rubric, _rubrics(decoded.steps, reference)),
-        fit_line(decoded.expected_error, _errors(decoded.steps, reference)),
+        fit_line(decoded.expected_error, errors - language * unknown_language),
+        language,
     )
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 ROUTER_NAME: Final = "local"
 #: The model's one input: token ids, int64 (queries, tokens).
 INPUT: Final = "tokens"
+#: Its outputs: (queries, OUTPUTS), and the logit of an unknown language, (queries, 1).
+LOGITS: Final = "logits"
+LANGUAGE: Final = "language"
 #: Below this many queries the threads' hand-over costs more than it saves.
 _THREADED_FROM: Final = 16
 #: Many queries are shared out in so many parts for each thread: few hand-overs, and no thread is
@@ -52,11 +55,14 @@ class Prediction:
         weights: on the grid of 0.05, adding up to 1, without reasoning.
         expected_rubric: the rubric score, 1 to 5, that the student expects of its answer.
         expected_error: the mean absolute error of a weight that it expects, 0 to 0.5.
+        unknown_language: how likely the query is in, or mixed with, a language that the student
+            doesn't know, 0 to 1.
     """
 
     weights: RoutingWeights
     expected_rubric: float
     expected_error: float
+    unknown_language: float
 
 
 class StudentModel:
@@ -113,15 +119,20 @@ class StudentModel:
         return [self._answer(query) for query in queries]
 
     def _answer(self, query: str) -> Prediction:
-        decoded = self._decoder.decode(self.outputs(query)[None])
+        outputs, language = self._run(query)
+        decoded = self._decoder.decode(outputs[None], language)
         return Prediction(
             _weights(decoded.steps[0].tolist()),
             float(decoded.expected_rubric[0]),
             float(decoded.expected_error[0]),
+            float(language[0]),
         )
 
     def outputs(self, query: str) -> NDArray[np.float32]:
         """The network's outputs for a query: a logit for each channel and value, (OUTPUTS,)."""
+        return self._run(query)[0]
+
+    def _run(self, query: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         # A lone half of a surrogate pair can't be encoded as UTF-8 for the tokenizer.
         text = query[:_MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
         return run_tokens(self._session, self._tokenizer.encode(text).ids)
@@ -147,11 +158,17 @@ def _weights(steps: Sequence[int]) -> RoutingWeights:
     )
 
 
-def run_tokens(session: InferenceSession, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """The network's outputs, (OUTPUTS,), for one query's token ids."""
+def run_tokens(
+    session: InferenceSession, tokens: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The network's outputs for one query's token ids.
+
+    Returns:
+        the logits, (OUTPUTS,), and how likely the language is one that it doesn't know, (1,).
+    """
     ids = np.array([tokens], dtype=np.int64)
-    row: NDArray[np.float32] = session.run(None, {INPUT: ids})[0][0]
-    return row
+    logits, language = session.run((LOGITS, LANGUAGE), {INPUT: ids})
+    return logits[0], 1 / (1 + np.exp(-language[0]))
 
 
 def load_session(path: Path) -> InferenceSession:
@@ -176,8 +193,11 @@ def load_session(path: Path) -> InferenceSession:
         )
     except Exception as error:
         raise StudentError(f"{path} can't be loaded by ONNX Runtime: {error}") from error
-    if session.get_outputs()[0].shape[-1] != OUTPUTS:
-        raise StudentError(f"{path} does not give {OUTPUTS} outputs: it is no student of this kind")
+    widths = {output.name: output.shape[-1] for output in session.get_outputs()}
+    if widths != {LOGITS: OUTPUTS, LANGUAGE: 1}:
+        raise StudentError(
+            f"{path} does not give {OUTPUTS} logits and a language: it is no student of this kind"
+        )
     return session
 
 
@@ -216,4 +236,5 @@ def load_decoder(path: Path) -> Decoder:
         file.temperature,
         Line(*file.rubric_line),
         Line(*file.error_line),
+        file.language_error,
     )

@@ -1,8 +1,8 @@
 """The student's network in torch: pure functions over a dictionary of named tensors.
 
 A BERT encoder (Devlin et al., NAACL 2019; post-norm, GELU), the mean over its tokens, one linear
-head, and the wide part (`reelroute.student.wide`) added to it. `reelroute.student.export` writes
-the same network as ONNX.
+head, and the wide part (`reelroute.student.wide`) added to it; beside the head, one output for
+the query's language. `reelroute.student.export` writes the same network as ONNX.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def encode(
     return hidden
 
 
-def head(parameters: Parameters, hidden: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """The outputs (queries, `OUTPUTS`) from the last layer's (queries, tokens, width)."""
+def pool(hidden: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """The mean (queries, width) of the last layer's (queries, tokens, width)."""
     from torch.nn import functional
 
     if mask is None:
@@ -61,8 +61,17 @@ def head(parameters: Parameters, hidden: Tensor, mask: Tensor | None, dropout: f
     else:
         kept = mask.unsqueeze(2).to(hidden.dtype)
         pooled = (hidden * kept).sum(dim=1) / kept.sum(dim=1)
-    pooled = functional.dropout(pooled, dropout, training=dropout > 0)
-    return functional.linear(pooled, parameters["head.weight"], parameters["head.bias"])
+    return functional.dropout(pooled, dropout, training=dropout > 0)
+
+
+def head(parameters: Parameters, pooled: Tensor) -> Tensor:
+    """The outputs (queries, `OUTPUTS`) from the pooled (queries, width)."""
+    return _linear(parameters, "head", pooled)
+
+
+def language(parameters: Parameters, pooled: Tensor) -> Tensor:
+    """The logit (queries,) of a language that the encoder doesn't know."""
+    return _linear(parameters, "language", pooled)[:, 0]
 
 
 def wide(parameters: Parameters, tokens: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class TrainSettings(BaseModel):
         smoothing: how far a label spreads over the grid: a vector that is d moves of 0.05 away
             gets exp(-d / smoothing) of the label's own share.
         mean_loss: weight of the mean's absolute error beside the cross-entropy.
+        language_loss: weight of the cross-entropy of the query's language, known or not.
         average_decay: of the moving average of the weights over the second half.
         threads: torch's; 0 leaves torch's own choice.
         wide_share: the wide part's share in the outputs, the encoder's being the rest.
@@ -46,7 +47,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0)
-    epochs: int = Field(default=4, ge=1)
+    epochs: int = Field(default=3, ge=1)
     min_steps: int = Field(default=150, ge=1)
     max_seconds: float | None = Field(default=420.0, gt=0)
     patience: int = Field(default=3, ge=1)
@@ -62,6 +63,7 @@ class TrainSettings(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     smoothing: float = Field(default=0.6, gt=0)
     mean_loss: float = Field(default=2.0, ge=0)
+    language_loss: float = Field(default=0.2, ge=0)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
     wide_share: float = Field(default=0.2, ge=0, lt=1)
     wide_epochs: int = Field(default=4, ge=1)

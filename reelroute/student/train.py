@@ -40,7 +40,7 @@ __all__ = ["Progress", "TrainSettings", "train"]
 
 #: Packages whose versions the card names.
 _PACKAGES: Final = ("torch", "onnx", "onnxruntime", "tokenizers", "numpy")
-_NEEDED: Final = (*_PACKAGES, "safetensors")
+_NEEDED: Final = (*_PACKAGES, "safetensors", "py3langid")
 
 
 def train(
@@ -108,10 +108,17 @@ def train(
 def _calibrate(folder: Path, decoder: Decoder, dev: Data) -> DevMetrics:
     """Calibrate the decoder to the exported model, write it, and measure the whole."""
     session = load_session(folder / MODEL_FILE)
-    outputs = np.stack([run_tokens(session, tokens) for tokens in dev.tokens])
-    decoder = calibrate(decoder, outputs, dev.steps)
+    logits, languages = zip(*(run_tokens(session, tokens) for tokens in dev.tokens), strict=True)
+    outputs, language = np.stack(logits), np.concatenate(languages)
+    decoder = calibrate(decoder, outputs, language, dev.steps)
     (folder / DECODER_FILE).write_text(_decoder_file(decoder), encoding="utf-8")
-    return dev_metrics(decoder, outputs, dev.steps)
+    metrics = dev_metrics(decoder, outputs, dev.steps, language)
+    return metrics.model_copy(
+        update={
+            "unknown_language": float(dev.unknown_language.mean()),
+            "language_accuracy": float(np.mean((language > 0.5) == (dev.unknown_language > 0.5))),
+        }
+    )
 
 
 def _decoder_file(decoder: Decoder) -> str:
@@ -121,5 +128,6 @@ def _decoder_file(decoder: Decoder) -> str:
         temperature=decoder.temperature,
         rubric_line=(decoder.rubric_line.intercept, decoder.rubric_line.slope),
         error_line=(decoder.error_line.intercept, decoder.error_line.slope),
+        language_error=decoder.language_error,
     )
     return file.model_dump_json() + "\n"

@@ -41,7 +41,7 @@ class WordStudent:
         decoded = self._decoder.decode(np.stack([self.outputs(query) for query in queries]))
         return [
             Prediction(
-                RoutingWeights.normalised(dict(zip(NAMES, steps / STEPS, strict=True))), 4, 0
+                RoutingWeights.normalised(dict(zip(NAMES, steps / STEPS, strict=True))), 4, 0, 0
             )
             for steps in decoded.steps
         ]

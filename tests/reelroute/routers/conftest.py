@@ -53,7 +53,7 @@ class FakeStudent:
         weights = RoutingWeights(
             visual=0.7, audio=0.1, transcription=0.1, metadata=0.1, router=self.name
         )
-        return [Prediction(weights, 4.0, 0.2 if HARD in query else 0.01) for query in queries]
+        return [Prediction(weights, 4.0, 0.2 if HARD in query else 0.01, 0.0) for query in queries]
 
 
 def load_fake(folder: str | Path) -> LocalRouter:

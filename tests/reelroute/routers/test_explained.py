@@ -32,7 +32,7 @@ def lazily(why: Callable[[], str], visual: float = 0.7) -> ExplainedWeights:
     weights = RoutingWeights(
         visual=visual, audio=1 - visual, transcription=0.0, metadata=0.0, router="local"
     )
-    return ExplainedWeights.lazily(Prediction(weights, 4.0, 0.03), why)
+    return ExplainedWeights.lazily(Prediction(weights, 4.0, 0.03, 0.0), why)
 
 
 class Around(BaseModel):

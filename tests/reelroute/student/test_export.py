@@ -23,6 +23,8 @@ def weights() -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
     found["head.weight"] = draw.normal(size=(84, 384)).astype(np.float32)
     found["head.bias"] = draw.normal(size=84).astype(np.float32)
+    found["language.weight"] = draw.normal(size=(1, 384)).astype(np.float32)
+    found["language.bias"] = draw.normal(size=1).astype(np.float32)
     found["wide.table"] = draw.normal(size=(len(found["word"]) + PAIR_BUCKETS, 84)).astype("f4")
     return found
 
@@ -36,7 +38,7 @@ def by_torch(weights: dict[str, np.ndarray]) -> np.ndarray:
     tokens = torch.tensor(QUERIES)
     hidden = network.embed(parameters, tokens)
     hidden = network.encode(parameters, hidden, None, layers=range(2), heads=12)
-    deep = network.head(parameters, hidden, None, 0.0)
+    deep = network.head(parameters, network.pool(hidden, None))
     return np.asarray(deep + network.wide(parameters, tokens))
 
 
@@ -72,7 +74,7 @@ def test_padding_does_not_change_a_query(weights: dict[str, np.ndarray]) -> None
     mask = tokens != 0
     hidden = network.embed(parameters, tokens)
     hidden = network.encode(parameters, hidden, mask, layers=range(2), heads=12)
-    padded = network.head(parameters, hidden, mask, 0.0).numpy()
+    padded = network.head(parameters, network.pool(hidden, mask)).numpy()
     wide = wide_outputs({**weights, "wide.bias": np.zeros(84, np.float32)}, [QUERIES[0]])
     assert np.abs(padded + wide - by_torch(weights)[:1]).max() < 1e-3
 
