@@ -168,8 +168,6 @@ class _Descent:
         self._average: dict[str, Tensor] = {}
         self._loss = _Loss(self._decoder, data.steps, settings)
         self._unknown_language = torch.from_numpy(data.unknown_language)
-        self._wide = fit_wide(data.tokens, self._loss, len(weights["word"]), settings)
-        self._wide_dev = wide_outputs(self._wide, dev.tokens)
         self._optimiser = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), fused=True)
 
     def run(self, progress: Callable[[Progress], None]) -> Fitted:
@@ -180,6 +178,10 @@ class _Descent:
         stopped: Literal["finished", "no more progress", "time budget"] = "finished"
         best: tuple[float, int, Weights] | None = None
         started, epoch = time.monotonic(), 0
+        self._wide = fit_wide(
+            self._data.tokens, self._loss, len(self._parameters["word"]), settings
+        )
+        self._wide_dev = wide_outputs(self._wide, self._dev.tokens)
         while epoch < epochs:
             loss = self._epoch(epoch * steps_an_epoch, epochs * steps_an_epoch)
             epoch += 1

@@ -39,8 +39,8 @@ from reelroute.student.settings import TrainSettings
 __all__ = ["Progress", "TrainSettings", "train"]
 
 #: Packages whose versions the card names.
-_PACKAGES: Final = ("torch", "onnx", "onnxruntime", "tokenizers", "numpy")
-_NEEDED: Final = (*_PACKAGES, "safetensors", "py3langid")
+_PACKAGES: Final = ("torch", "onnx", "onnxruntime", "tokenizers", "numpy", "py3langid")
+_NEEDED: Final = (*_PACKAGES, "safetensors")
 
 
 def train(
