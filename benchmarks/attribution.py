@@ -101,7 +101,7 @@ def removals(model: StudentModel, queries: Sequence[str]) -> tuple[Shares, Share
 def sum_error(model: StudentModel, query: str, found: Attribution) -> float:
     """How far base and contributions miss the model's own logits."""
     sums = found.base_logits + found.logit_contributions.sum(axis=0)
-    return float(np.abs(sums - model.outputs(query)).max())
+    return float(np.abs(sums - model.outputs([query])[0]).max())
 
 
 def costs(model: StudentModel, queries: Sequence[str]) -> tuple[list[float], list[float]]:

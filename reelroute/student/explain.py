@@ -101,7 +101,7 @@ def attribute(model: StudentModel, query: str) -> Attribution:
     walks = [[text(kept) for kept in _growing(order)] for order in orders]
     without = [text(everything - {position}) for position in range(len(words))]
     empty, whole = text(frozenset()), text(everything)
-    outputs = np.stack([model.outputs(_joined(words, kept)) for kept in texts])
+    outputs = model.outputs([_joined(words, kept) for kept in texts])
     means = model.means_of(outputs)
     logits = outputs.astype(np.float64)
 

@@ -1,22 +1,26 @@
 """The student's network as an ONNX file, in float32 or with int8 weights.
 
 The graph is written node by node rather than traced: it uses ONNX Runtime's fused operators
-(`com.microsoft` domain: MultiHeadAttention, Gelu, DynamicQuantizeMatMul), eleven nodes a layer,
+(`com.microsoft` domain: MultiHeadAttention, Gelu, MatMulIntegerToFloat), fifteen nodes a layer,
 because at a dozen tokens the cost of a node matters as much as arithmetic.
 All queries of a batch have the same number of tokens, so nothing is padded and nothing masked.
 
-int8: each matrix gets one symmetric scale an output, activations are quantised on the fly, one
-scale a tensor; the word embeddings and the wide part's table get one scale a row.
+int8: each matrix gets one symmetric scale an output; the word embeddings and the wide part's table
+get one scale a row. Activations get one scale a tensor, from the range that they take over
+training queries. Ranges taken from each input as it comes would do as well, but then the answer
+to a query would depend on the others of its batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reelroute.student.batches import Tokens
 from reelroute.student.encoder import LAYER_NORM_EPSILON, Weights
 from reelroute.student.model import INPUT, LANGUAGE, LOGITS
 from reelroute.student.wide import PAIR_BUCKETS, PAIR_FACTOR
@@ -25,8 +29,67 @@ _OPSET: Final = 17
 _MICROSOFT: Final = "com.microsoft"
 _IR_VERSION: Final = 8
 
+#: Each matrix's name and the least and the largest value that it is multiplied with.
+Ranges = Mapping[str, tuple[float, float]]
+#: A range holds all values of this share of the queries; what lies outside is clipped.
+_WITHIN_RANGE: Final = 0.99
+_SMALLEST_RANGE: Final = 1e-6
+#: They are taken from so many queries.
+_RANGE_QUERIES: Final = 400
 
-def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: bool) -> None:
+
+def activation_ranges(weights: Weights, tokens: Tokens, *, layers: int, heads: int) -> Ranges:
+    """How far the activations before each matrix reach, in float32.
+
+    Args:
+        weights: as `write_onnx` takes them.
+        tokens: of some training queries; a few hundred are enough.
+        layers: how many layers the network has.
+        heads: attention heads of a layer.
+    """
+    import onnxruntime
+
+    graph = _Graph(None)
+    model = _model(graph, weights, layers, heads)
+    inputs = graph.linear_inputs
+    shape = ["queries", "tokens", None]
+    model.graph.output.extend(_value(name, "FLOAT", shape) for name in set(inputs.values()))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    extremes = np.array(
+        [
+            [
+                (found.min(), found.max())
+                for found in session.run(list(inputs.values()), {INPUT: [ids]})
+            ]
+            for ids in tokens
+        ]
+    )
+    least = np.quantile(extremes[:, :, 0], 1 - _WITHIN_RANGE, axis=0)
+    largest = np.quantile(extremes[:, :, 1], _WITHIN_RANGE, axis=0)
+    pairs = zip(inputs, least.tolist(), largest.tolist(), strict=True)
+    # Zero must be in the range, to be represented exactly.
+    return {name: (min(low, 0.0), max(high, 0.0)) for name, low, high in pairs}
+
+
+def write_int8(weights: Weights, tokens: Tokens, path: Path, *, layers: int, heads: int) -> None:
+    """Write a network in int8, the ranges of its activations taken from training queries.
+
+    Args:
+        weights: as `write_onnx` takes them.
+        tokens: the training queries', in an order that says nothing.
+        path: the file to write.
+        layers: how many layers the network has.
+        heads: attention heads of a layer.
+    """
+    ranges = activation_ranges(weights, tokens[:_RANGE_QUERIES], layers=layers, heads=heads)
+    write_onnx(weights, path, layers=layers, heads=heads, ranges=ranges)
+
+
+def write_onnx(
+    weights: Weights, path: Path, *, layers: int, heads: int, ranges: Ranges | None
+) -> None:
     """Write a network as an ONNX file.
 
     Input `tokens`: int64 (queries, tokens), all queries equally long. Outputs, float32: `logits`
@@ -37,13 +100,19 @@ def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: b
         path: the file to write.
         layers: how many layers the network has.
         heads: attention heads of a layer.
-        int8: whether matrices, word embeddings and the wide part's table are stored in int8, and
-            the matrices multiplied in it.
+        ranges: of the activations, from `activation_ranges`: matrices, word embeddings and the
+            wide part's table are then stored in int8, and the matrices multiplied in it. None
+            leaves everything in float32.
     """
     import onnx
-    from onnx import TensorProto, helper
 
-    graph = _Graph(int8)
+    onnx.save(_model(_Graph(ranges), weights, layers, heads), str(path))
+
+
+def _model(graph: _Graph, weights: Weights, layers: int, heads: int) -> Any:
+    """The whole network, built in an empty graph."""
+    from onnx import helper
+
     hidden = graph.embeddings(weights)
     for layer in range(layers):
         hidden = graph.layer(weights, f"layer.{layer}", hidden, heads)
@@ -52,14 +121,14 @@ def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: b
     graph.node("Add", [deep, graph.wide(weights["wide.table"])], LOGITS)
     graph.head(weights, "language", pooled, LANGUAGE)
     outputs = len(weights["head.bias"])
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph(
             graph.nodes,
             "student",
-            [helper.make_tensor_value_info(INPUT, TensorProto.INT64, ["queries", "tokens"])],
+            [_value(INPUT, "INT64", ["queries", "tokens"])],
             [
-                helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["queries", outputs]),
-                helper.make_tensor_value_info(LANGUAGE, TensorProto.FLOAT, ["queries", 1]),
+                _value(LOGITS, "FLOAT", ["queries", outputs]),
+                _value(LANGUAGE, "FLOAT", ["queries", 1]),
             ],
             initializer=graph.constants,
         ),
@@ -67,7 +136,13 @@ def write_onnx(weights: Weights, path: Path, *, layers: int, heads: int, int8: b
         opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)],
         ir_version=_IR_VERSION,
     )
-    onnx.save(model, str(path))
+
+
+def _value(name: str, kind: str, shape: Sequence[str | int | None]) -> Any:
+    """An input or output of the graph, declared."""
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape)
 
 
 def quantise(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -80,10 +155,12 @@ def quantise(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 class _Graph:
     """The nodes and constants of the graph while it is written."""
 
-    def __init__(self, int8: bool) -> None:
-        self._int8 = int8
+    def __init__(self, ranges: Ranges | None) -> None:
+        self._ranges = ranges
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        #: What each quantisable matrix is multiplied with.
+        self.linear_inputs: dict[str, str] = {}
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         from onnx import numpy_helper
@@ -182,7 +259,7 @@ class _Graph:
 
     def _rows(self, name: str, table: NDArray[np.float32], places: str) -> str:
         """The table's rows at these places, in float32."""
-        if not self._int8:
+        if self._ranges is None:
             return self.node("Gather", [self.constant(name, table), places], f"{name}.rows", axis=0)
         from onnx import TensorProto
 
@@ -198,22 +275,32 @@ class _Graph:
         return self.node("Mul", [floats, scales], f"{name}.rows")
 
     def _linear(self, weights: Weights, name: str, hidden: str) -> str:
+        self.linear_inputs[name] = hidden
         matrix = weights[f"{name}.weight"]
         bias = self.constant(f"{name}.bias", weights[f"{name}.bias"])
-        if not self._int8:
+        if self._ranges is None:
             product = self.node(
                 "MatMul", [hidden, self.constant(f"{name}.weight", matrix.T)], f"{name}.product"
             )
             return self.node("Add", [product, bias], f"{name}.sum")
+        least, largest = self._ranges[name]
+        step = max(largest - least, _SMALLEST_RANGE) / 255
+        input_scale = self.constant(f"{name}.input.scale", np.array(step, dtype=np.float32))
+        input_zero = self.constant(
+            f"{name}.input.zero", np.array(round(-least / step), dtype=np.uint8)
+        )
+        rounded = self.node("QuantizeLinear", [hidden, input_scale, input_zero], f"{name}.input")
         values, scale = quantise(matrix)
         inputs = [
-            hidden,
+            rounded,
             self.constant(f"{name}.weight", values.T),
+            input_scale,
             self.constant(f"{name}.scale", scale),
+            input_zero,
             self.constant(f"{name}.zero", np.zeros(len(scale), dtype=np.int8)),
             bias,
         ]
-        return self.node("DynamicQuantizeMatMul", inputs, f"{name}.sum", _MICROSOFT)
+        return self.node("MatMulIntegerToFloat", inputs, f"{name}.sum", _MICROSOFT)
 
     def _skip_norm(self, weights: Weights, name: str, branch: str, skip: str) -> str:
         # ONNX Runtime's fused SkipLayerNormalization takes twice as long as the two nodes.

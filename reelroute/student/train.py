@@ -29,7 +29,7 @@ from reelroute.student.card import (
 from reelroute.student.descent import Data, Progress, fit
 from reelroute.student.encoder import load_encoder
 from reelroute.student.errors import StudentError
-from reelroute.student.export import write_onnx
+from reelroute.student.export import write_int8
 from reelroute.student.grid import Decoder
 from reelroute.student.measure import calibrate, dev_metrics
 from reelroute.student.model import load_session, load_tokenizer, run_tokens
@@ -77,9 +77,8 @@ def train(
     fitted = fit(data, dev, encoder, layers, settings, progress)
 
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_onnx(
-        fitted.weights, out_dir / MODEL_FILE, layers=len(layers), heads=encoder.heads, int8=True
-    )
+    model_file = out_dir / MODEL_FILE
+    write_int8(fitted.weights, data.tokens, model_file, layers=len(layers), heads=encoder.heads)
     shutil.copyfile(encoder.tokenizer_path, out_dir / TOKENIZER_FILE)
     metrics = _calibrate(out_dir, fitted.decoder, dev)
     card = ModelCard(
@@ -108,8 +107,8 @@ def train(
 def _calibrate(folder: Path, decoder: Decoder, dev: Data) -> DevMetrics:
     """Calibrate the decoder to the exported model, write it, and measure the whole."""
     session = load_session(folder / MODEL_FILE)
-    logits, languages = zip(*(run_tokens(session, tokens) for tokens in dev.tokens), strict=True)
-    outputs, language = np.stack(logits), np.concatenate(languages)
+    logits, languages = zip(*(run_tokens(session, [ids]) for ids in dev.tokens), strict=True)
+    outputs, language = np.concatenate(logits), np.concatenate(languages)
     decoder = calibrate(decoder, outputs, language, dev.steps)
     (folder / DECODER_FILE).write_text(_decoder_file(decoder), encoding="utf-8")
     metrics = dev_metrics(decoder, outputs, dev.steps, language)

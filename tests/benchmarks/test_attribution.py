@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,22 @@ class WordStudent:
 
     _decoder = Decoder.of_labels(VECTORS)
 
-    def outputs(self, query: str) -> NDArray[np.float32]:
-        found = np.zeros(OUTPUTS, dtype=np.float32)
-        for word in query.split():
-            seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
-            found += np.random.default_rng(seed).normal(size=OUTPUTS).astype(np.float32)
+    def outputs(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        found = np.zeros((len(queries), OUTPUTS), dtype=np.float32)
+        for row, query in zip(found, queries, strict=True):
+            for word in query.split():
+                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+                row += np.random.default_rng(seed).normal(size=OUTPUTS).astype(np.float32)
         return found
 
     def mean_weights(self, query: str) -> NDArray[np.float64]:
-        return self.means_of(self.outputs(query)[None])[0]
+        return self.means_of(self.outputs([query]))[0]
 
     def means_of(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         return self._decoder.mean(outputs)
 
     def predict(self, queries: list[str]) -> list[Prediction]:
-        decoded = self._decoder.decode(np.stack([self.outputs(query) for query in queries]))
+        decoded = self._decoder.decode(self.outputs(queries))
         return [
             Prediction(
                 RoutingWeights.normalised(dict(zip(NAMES, steps / STEPS, strict=True))), 4, 0, 0

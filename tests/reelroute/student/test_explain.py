@@ -94,7 +94,7 @@ def test_base_and_contributions_add_up_to_the_models_logits(
     found = attribute(model, query)
     sums = found.base_logits + found.logit_contributions.sum(axis=0)
     assert sums.shape == (OUTPUTS,)
-    assert sums == pytest.approx(model.outputs(query), abs=1e-3)
+    assert sums == pytest.approx(model.outputs([query])[0], abs=1e-3)
 
 
 def test_the_labelled_queries_add_up_too(model: StudentModel, rows: list[object]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from reelroute.student.encoder import load_encoder, network_weights
 from reelroute.student.errors import StudentError
-from reelroute.student.export import quantise, write_onnx
+from reelroute.student.export import activation_ranges, quantise, write_int8, write_onnx
 from reelroute.student.wide import PAIR_BUCKETS, wide_outputs
 
 QUERIES = [[101, 3899, 19372, 9928, 102], [101, 2417, 2482, 4439, 102]]
@@ -45,7 +45,10 @@ def by_torch(weights: dict[str, np.ndarray]) -> np.ndarray:
 def by_onnx(weights: dict[str, np.ndarray], path: Path, int8: bool) -> np.ndarray:
     from reelroute.student.model import load_session
 
-    write_onnx(weights, path, layers=2, heads=12, int8=int8)
+    if int8:
+        write_int8(weights, QUERIES, path, layers=2, heads=12)
+    else:
+        write_onnx(weights, path, layers=2, heads=12, ranges=None)
     return np.asarray(load_session(path).run(None, {"tokens": np.array(QUERIES)})[0])
 
 
@@ -62,6 +65,26 @@ def test_int8_is_close_and_a_quarter_of_the_size(
     assert np.corrcoef(exact.ravel(), small.ravel())[0, 1] > 0.99
     sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("int8", "float")]
     assert sizes[0] < 0.27 * sizes[1]
+
+
+def test_a_range_holds_what_it_was_taken_from_and_zero(weights: dict[str, np.ndarray]) -> None:
+    ranges = activation_ranges(weights, QUERIES, layers=2, heads=12)
+    parts = ("qkv", "out", "up", "down")
+    assert set(ranges) == {f"layer.{layer}.{part}" for layer in (0, 1) for part in parts}
+    assert all(least <= 0 <= largest and least < largest for least, largest in ranges.values())
+    # GELU's least value is about -0.17: the range before the second matrix of a layer shows it.
+    assert -0.18 < ranges["layer.0.down"][0] < -0.1
+
+
+def test_a_query_in_a_batch_gets_what_it_gets_alone(
+    weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    from reelroute.student.model import load_session
+
+    together = by_onnx(weights, tmp_path / "int8.onnx", int8=True)
+    session = load_session(tmp_path / "int8.onnx")
+    alone = [session.run(None, {"tokens": np.array([query])})[0][0] for query in QUERIES]
+    assert np.abs(together - np.array(alone)).max() < 1e-5
 
 
 def test_padding_does_not_change_a_query(weights: dict[str, np.ndarray]) -> None:

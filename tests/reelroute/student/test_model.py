@@ -59,7 +59,7 @@ def test_a_tiny_student_learns_which_words_lead_where(model: StudentModel) -> No
 
 def test_means_of_outputs_are_the_mean_weights_of_their_queries(model: StudentModel) -> None:
     queries = ["", "dog barking", "chef explaining a sauce"]
-    means = model.means_of(np.stack([model.outputs(query) for query in queries]))
+    means = model.means_of(model.outputs(queries))
     assert means.shape == (3, 4)
     assert means == pytest.approx(np.stack([model.mean_weights(q) for q in queries]), abs=1e-12)
 
@@ -88,7 +88,11 @@ def test_an_answer_does_not_depend_on_its_neighbours_or_on_threads(
 ) -> None:
     queries = [row.query for row in rows[:40]]
     together = model.predict(queries, threads=2)
-    assert together == [model.predict([query])[0] for query in queries]
+    alone = [model.predict([query])[0] for query in queries]
+    assert [one.weights for one in together] == [one.weights for one in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.expected_error == pytest.approx(other.expected_error, abs=1e-4)
+        assert one.unknown_language == pytest.approx(other.unknown_language, abs=1e-4)
     assert model.predict([]) == []
 
 
@@ -164,9 +168,11 @@ def test_a_card_that_names_no_hash_for_a_file_is_refused(copied: Path) -> None:
 
 
 def test_outputs_are_those_of_one_query_alone(model: StudentModel) -> None:
-    outputs = model.outputs("dog barking loudly")
-    assert outputs.shape == (84,)
-    assert np.isfinite(outputs).all()
+    queries = ["dog barking loudly", "a", "cat purring softly"]
+    outputs = model.outputs(queries)
+    assert outputs.shape == (3, 84)
+    for row, query in zip(outputs, queries, strict=True):
+        assert row == pytest.approx(model.outputs([query])[0], abs=1e-4)
 
 
 def test_the_int8_model_takes_a_byte_a_weight(folder: Path) -> None:
