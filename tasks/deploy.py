@@ -22,7 +22,6 @@ from tasks.storage import aws_access
 @stage_task
 def find_deployment(stage: StageContext, model_arn: str) -> str | None:
     """An active deployment of ours of exactly this model, if there is one."""
-    prefix = f"reelroute-{stage.settings.environment}-"
     with speaking(f"looking for deployments of {model_arn}"):
         bedrock = aws_access(stage.settings).client("bedrock")
         pages = bedrock.get_paginator("list_custom_model_deployments").paginate(
@@ -30,7 +29,7 @@ def find_deployment(stage: StageContext, model_arn: str) -> str | None:
         )
         for page in pages:
             for summary in page["modelDeploymentSummaries"]:
-                if summary["customModelDeploymentName"].startswith(prefix):
+                if summary["customModelDeploymentName"].startswith(stage.name_prefix):
                     return str(summary["customModelDeploymentArn"])
     return None
 

@@ -34,6 +34,11 @@ def model_of(finished: Finished) -> str:
     return finished.run.completed("distill").resources["model_arn"]
 
 
+def deploying_there(finished: Finished, **more: object) -> StageContext:
+    """Deploying in the bucket of the finished pipeline."""
+    return finished.place.stage("deploy", run=finished.run, **more)  # type: ignore[arg-type]
+
+
 def deployment_of(finished: Finished) -> str:
     return finished.run.completed("deploy").resources["deployment_arn"]
 
@@ -65,16 +70,17 @@ def test_a_forced_attempt_makes_a_deployment_of_its_own(
         )
 
 
-def test_an_active_deployment_of_exactly_this_model_is_found(
-    finished: Finished, place: Place
-) -> None:
-    assert find_deployment(deploying(place), model_of(finished)) == deployment_of(finished)
-    assert find_deployment(deploying(place), NO_MODEL) is None
+def test_an_active_deployment_of_exactly_this_model_is_found(finished: Finished) -> None:
+    stage = deploying_there(finished)
+    assert find_deployment(stage, model_of(finished)) == deployment_of(finished)
+    assert find_deployment(stage, NO_MODEL) is None
 
 
 def test_another_environments_deployment_is_left_to_it(finished: Finished, place: Place) -> None:
-    other = deploying(place, settings=place.settings(environment="production"))
+    production = finished.place.settings(environment="production")
+    other = deploying_there(finished, settings=production)
     assert find_deployment(other, model_of(finished)) is None
+    assert find_deployment(deploying(place), model_of(finished)) is None  # another bucket
 
 
 def test_a_deployment_that_failed_speaks_with_the_services_words(
