@@ -105,6 +105,21 @@ def test_the_smoke_test_asks_real_queries_through_the_deployment(
     assert stage.meter.cost.calls == 5
 
 
+def test_smoke_answers_are_stored_before_use_and_counted_after_a_kill(
+    finished: Finished, place: Place, calls: CallsSince
+) -> None:
+    deployment = deployment_of(finished)
+    killed = deploying(place, settings=place.settings(deploy__smoke_queries=2))
+    smoke_test(killed, deployment)
+    again = deploying(place, settings=place.settings(deploy__smoke_queries=5))
+    assert smoke_test(again, deployment) == 5
+    assert calls.asked(deployment) == 5
+    assert again.meter.cost.calls == 5
+    assert again.meter.cost.usd > killed.meter.cost.usd > 0
+    smoke_test(deploying(place, attempt=2), deployment)
+    assert calls.asked(deployment) == 5 + place.settings().deploy.smoke_queries
+
+
 def test_a_deployment_that_answers_in_prose_fails_its_smoke_test_and_is_quoted(
     place: Place,
 ) -> None:
