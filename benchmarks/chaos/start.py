@@ -106,6 +106,7 @@ def _nothing() -> None:
 
 def _run(order: Order, answer: Connection) -> None:
     os.setsid()
+    os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"  # the log tells which stage has begun
     output = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(output, stream)

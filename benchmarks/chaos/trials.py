@@ -266,7 +266,7 @@ def kill_trial(
         for target in targets:
             row.starts += 1
             start = site.start()
-            stage = _kill_in(start, Watch(site), target, base.seconds, dice)
+            stage = kill_in(start, Watch(site), target, base.seconds, dice)
             if stage is None:
                 ended = start.wait(MAX_SECONDS)
                 break
@@ -289,7 +289,7 @@ def kill_trial(
     return row, hit
 
 
-def _kill_in(
+def kill_in(
     start: Start, watch: Watch, target: str, seconds: dict[str, float], dice: random.Random
 ) -> str | None:
     """Kill a start at a random instant of a stage; the stage it was in, or None if it ended."""

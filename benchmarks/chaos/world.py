@@ -94,14 +94,18 @@ class Site:
 
 
 class World:
-    """Makes sites; one embedded AWS and one Prefect server for all."""
+    """Makes sites; one embedded AWS and one Prefect server for all.
+
+    Attributes:
+        benchmark: the held-out queries that candidates are asked.
+    """
 
     def __init__(self, aws: EmbeddedAws, api_url: str, folder: Path) -> None:
         self._aws = aws
         self._api_url = api_url
         self._folder = folder
         self._sites = 0
-        self._benchmark = _telling_queries(BENCHMARK)
+        self.benchmark = _telling_queries(BENCHMARK)
 
     def site(self, overrides: dict[str, Any] | None = None) -> Site:
         """A fresh bucket.
@@ -119,7 +123,7 @@ class World:
             config,
             load_settings(config),
             self._folder / f"{bucket}.log",
-            self._benchmark,
+            self.benchmark,
             before,
         )
 
