@@ -45,6 +45,8 @@ class StageContext:
         upstream: the completed records of the stages that this one reads.
         meter: counts what is bought and stops at the run's budget.
         forced: whether a new attempt was asked for although nothing has changed.
+        starts: how often this attempt was started, this time included: more than once if it
+            was killed before its end was seen.
     """
 
     settings: Settings
@@ -55,6 +57,7 @@ class StageContext:
     upstream: dict[Stage, StageRecord]
     meter: CostMeter
     forced: bool = False
+    starts: int = 1
 
     @property
     def storage(self) -> Storage:
