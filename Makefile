@@ -13,7 +13,7 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo test lint format bench-student down install
+.PHONY: demo test lint format bench-student chaos down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -40,6 +40,12 @@ format: $(STAMP)
 bench-student: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.student $(if $(HELDOUT),--heldout "$(HELDOUT)") \
 	  $(if $(SIZE),--size $(SIZE)) $(if $(MODEL),--model "$(MODEL)")
+
+## chaos: the pipeline under every kind of fault and under 60 kills, about 45 minutes (KILLS=N,
+## FAULTS=KIND,…, SEED=N: parts of it)
+chaos: $(STAMP)
+	$(BIN)/python -m benchmarks.chaos $(if $(KILLS),--kills $(KILLS)) \
+	  $(if $(FAULTS),--faults "$(FAULTS)") $(if $(SEED),--seed $(SEED))
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_contracts.runs import NO_COST, StoredFile
+from data_contracts.runs import StoredFile
 from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
 from tasks.distill import (
     find_identical_model,
     models_still_there,
     start_job,
-    training_cost,
     wait_for_model,
 )
 from tasks.local_student import FILE_PREFIX, find_identical_student, train_local_student
@@ -32,7 +31,7 @@ def distill(stage: StageContext) -> StageResult:
     resources: dict[str, str] = {}
     files: dict[str, StoredFile] = {}
     metrics: dict[str, Any] = {}
-    said, cost, job_arn = [], NO_COST, None
+    said, job_arn = [], None
 
     model = None
     if "bedrock" in students:
@@ -52,7 +51,6 @@ def distill(stage: StageContext) -> StageResult:
 
     if job_arn:
         model = wait_for_model(stage, job_arn)
-        cost = training_cost(stage)
     if model:
         resources |= {
             "job_arn": model.job_arn,
@@ -63,4 +61,4 @@ def distill(stage: StageContext) -> StageResult:
         done = "identical model reused" if model.reused else "trained"
         said.insert(0, f"Bedrock student {done}: {model.model_arn}")
 
-    return StageResult("; ".join(said), files, resources, metrics, cost)
+    return StageResult("; ".join(said), files, resources, metrics, stage.meter.cost)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from data_contracts.runs import NO_COST
 from flows.stage import stage_flow
 from tasks.base import Progress, StageContext, StageResult
 from tasks.evaluate import (
@@ -13,7 +12,6 @@ from tasks.evaluate import (
     gather_candidates,
     held_out_queries,
     join_demo,
-    judge_cost,
     make_cascade,
     read_judge,
     start_judge,
@@ -55,7 +53,6 @@ def evaluate(stage: StageContext) -> StageResult:
     summary = summarise(stage, candidates, predictions)
     demo = join_demo([answers for _, answers in answered.values()])
     files = write_report(stage, summary, predictions, demo)
-    judging = sum((judge_cost(stage, answers) for answers in predictions.values()), NO_COST)
     return StageResult(
         summary=", ".join(f"{scores.name} {scores.rubric:.2f}" for scores in summary.benchmark)
         + f" on the rubric, {len(held_out)} queries",
@@ -66,5 +63,5 @@ def evaluate(stage: StageContext) -> StageResult:
             "rubric": {scores.name: scores.rubric for scores in summary.benchmark},
             "rubric_fresh": {scores.name: scores.rubric for scores in summary.fresh},
         },
-        cost=stage.meter.cost + judging,
+        cost=stage.meter.cost,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -97,10 +96,12 @@ def _require_dead(flow_run: FlowRun, known_dead: bool) -> None:
 
 def _is_alive(pid: str) -> bool:
     """Whether the process runs and is Prefect's: numbers are used again."""
-    listed = subprocess.run(
-        ["ps", "-ww", "-p", pid, "-o", "command="], capture_output=True, text=True, check=False
-    )
-    return "prefect" in listed.stdout
+    import psutil
+
+    try:
+        return any("prefect" in part for part in psutil.Process(int(pid)).cmdline())
+    except (ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 def _flow_runs(prefect: SyncPrefectClient, run_id: str) -> Sequence[FlowRun]:

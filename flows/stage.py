@@ -96,26 +96,28 @@ def stage_flow(
                 upstream = {name: run.completed(name) for name in reads}
                 inputs = _inputs(typed, run, upstream)
                 records = run.records(stage)
+                latest = records[-1] if records else None
+                if latest and not force and _holds(latest, inputs, run, typed):
+                    return Completed(
+                        name="Skipped",
+                        message=f"nothing has changed since attempt {latest.attempt}: "
+                        f"{latest.metrics.get('summary', '')}",
+                    )
+                attempt = latest.attempt + 1 if latest else 1
+                spent = sum((record.cost.usd for record in run.records()), 0.0)
+                context = StageContext(
+                    settings=typed,
+                    run=run,
+                    stage=stage,
+                    attempt=attempt,
+                    inputs=inputs,
+                    upstream=upstream,
+                    meter=CostMeter(typed.budget.usd_per_run, spent),
+                    forced=force,
+                    starts=run.note_start(stage, attempt),
+                )
             except ReelRouteError as error:
                 return Failed(message=str(error))
-            latest = records[-1] if records else None
-            if latest and not force and _holds(latest, inputs, run, typed):
-                return Completed(
-                    name="Skipped",
-                    message=f"nothing has changed since attempt {latest.attempt}: "
-                    f"{latest.metrics.get('summary', '')}",
-                )
-            spent = sum((record.cost.usd for record in run.records()), 0.0)
-            context = StageContext(
-                settings=typed,
-                run=run,
-                stage=stage,
-                attempt=latest.attempt + 1 if latest else 1,
-                inputs=inputs,
-                upstream=upstream,
-                meter=CostMeter(typed.budget.usd_per_run, spent),
-                forced=force,
-            )
             return _attempt(context, body)
 
         def _inputs(
@@ -172,7 +174,7 @@ def _attempt(context: StageContext, body: StageBody) -> State[Any]:
                 inputs=context.inputs,
                 files=result.files,
                 resources=result.resources,
-                metrics={**result.metrics, "summary": result.summary},
+                metrics={**result.metrics, **_repeats(context), "summary": result.summary},
                 cost=result.cost,
                 error=error,
                 started_at=started_at,
@@ -196,6 +198,21 @@ def _attempt(context: StageContext, body: StageBody) -> State[Any]:
         return Failed(message=str(error))
     logger().info("%s: %s", context.stage, result.summary)
     return Completed(message=result.summary)
+
+
+def _repeats(context: StageContext) -> dict[str, int]:
+    """How often an attempt was started, and how many model calls its kills may have repeated.
+
+    What was in flight at a kill was bought, but its answers could not be stored.
+    """
+    settings = context.settings
+    in_flight = {
+        "label": settings.label.concurrency,
+        "deploy": 1,
+        "evaluate": settings.evaluate.concurrency,
+    }.get(context.stage, 0)
+    kills = context.starts - 1
+    return {"starts": context.starts, "calls_repeated_at_most": kills * in_flight} if kills else {}
 
 
 def run_stage(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reelroute.errors import AwsError, RetryableAwsError
 
@@ -48,6 +51,12 @@ _CREDENTIAL_CODES: Final = frozenset(
     }
 )
 _EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+
+
+#: Tries of what boto3 itself does not try again: an answer that breaks off or is damaged.
+_WHOLE_TRIES: Final = 4
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +117,72 @@ class AwsAccess:
             max_pool_connections=self.max_connections,
         )
         with speaking(f"setting up the client of {service}"):
-            return self.session().client(  # type: ignore[call-overload]
+            client = self.session().client(  # type: ignore[call-overload]
                 service, endpoint_url=self.endpoint_url, config=config
             )
+        _insist_on_json(client)
+        return client
+
+
+def _insist_on_json(client: Any) -> None:
+    """Let a client take a damaged JSON answer for a server error, which boto3 tries again.
+
+    Botocore takes a body that is not JSON for an answer without members: a listing would look
+    empty, and a job be made twice. (For S3's XML it does itself what is done here.)
+    """
+
+    def look(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+        if response_dict["status_code"] >= 300 or operation_model.has_streaming_output:
+            return
+        try:
+            json.loads(response_dict["body"] or "{}")
+        except ValueError:
+            problem = {"message": "the service's answer arrived damaged"}
+            response_dict |= {"status_code": 500, "body": json.dumps(problem).encode()}
+
+    def tell(response: Any, **_: Any) -> None:
+        if response is not None:
+            http, parsed = response
+            http.status_code = parsed["ResponseMetadata"]["HTTPStatusCode"]
+
+    service = client.meta.service_model
+    if service.metadata["protocol"] == "rest-json":
+        client.meta.events.register("before-parse", look)
+        # Before the service's own handler, which looks at the status.
+        client.meta.events.register_first(f"needs-retry.{service.service_id.hyphenize()}", tell)
+
+
+def whole(read: Callable[[], R]) -> R:
+    """What `read` gives, tried again where its answer breaks off or is damaged on the way.
+
+    Boto3 tries a request again, but not the reading of its answer.
+
+    Args:
+        read: asks and reads; may be called several times.
+    """
+    for attempt in range(1, _WHOLE_TRIES):
+        try:
+            return read()
+        except _broken_off():
+            time.sleep(_backoff(attempt))
+    return read()
+
+
+def _broken_off() -> tuple[type[Exception], ...]:
+    import botocore.exceptions as boto
+    from botocore.parsers import ResponseParserError
+
+    return (
+        boto.IncompleteReadError,
+        boto.ResponseStreamingError,
+        boto.FlexibleChecksumError,
+        ResponseParserError,
+    )
+
+
+def _backoff(attempt: int) -> float:
+    """Seconds before the next try: about 0.1, doubled at each."""
+    return 0.1 * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)
 
 
 @contextmanager
@@ -125,10 +197,15 @@ def speaking(doing: str) -> Iterator[None]:
         AwsError: everything else that boto raises.
     """
     import botocore.exceptions
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+    except (
+        botocore.exceptions.BotoCoreError,
+        botocore.exceptions.ClientError,
+        ResponseParserError,
+    ) as error:
         raise explain(error, doing) from error
 
 
@@ -178,6 +255,8 @@ def explain(error: Exception, doing: str) -> AwsError:
             f"{doing}: {error}. Is the endpoint up and `aws.endpoint_url` right? The embedded AWS "
             "is started by `python -m deployments.embedded up`"
         )
+    if isinstance(error, _broken_off()):
+        return RetryableAwsError(f"{doing}: the answer broke off ({error}). Run again")
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError):
         return RetryableAwsError(f"{doing}: the connection failed ({error}). Run again")
     return AwsError(f"{doing}: {error}")

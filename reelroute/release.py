@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reelroute.aws import AwsAccess, error_code, speaking
+from reelroute.aws import AwsAccess, error_code, speaking, whole
 from reelroute.errors import ReleaseError
 from reelroute.problems import first_problem
 
@@ -315,7 +315,9 @@ class Reader:
         bucket, _, key = place.removeprefix("s3://").partition("/")
         with speaking(f"reading {place}"):
             try:
-                data: bytes = self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+                data: bytes = whole(
+                    lambda: self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+                )
             except self._s3.exceptions.ClientError as error:
                 if error_code(error) == "NoSuchKey":
                     raise ReleaseError(f"{place} doesn't exist: no release yet?") from None

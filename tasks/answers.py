@@ -82,7 +82,14 @@ class AnswerStore:
         return len(self._answers)
 
     def get(self, key: str) -> Answer | None:
-        """The answer to a request, or None where it has not been asked."""
+        """The answer to a request, or None where it has not been asked.
+
+        An answer that could not be stored when it came is stored now: it is not asked again.
+        """
+        with self._lock:
+            waits = any(answer.key == key for answer in self._pending)
+        if waits:
+            self._write_pending()
         return self._answers.get(key)
 
     def values(self) -> list[Answer]:
@@ -94,6 +101,9 @@ class AnswerStore:
         """Store an answer; it is in the bucket when this returns."""
         with self._lock:
             self._pending.append(answer)
+        self._write_pending()
+
+    def _write_pending(self) -> None:
         with self._commit:
             with self._lock:
                 batch, self._pending = self._pending, []

@@ -45,6 +45,8 @@ class StageContext:
         upstream: the completed records of the stages that this one reads.
         meter: counts what is bought and stops at the run's budget.
         forced: whether a new attempt was asked for although nothing has changed.
+        starts: how often this attempt was started, this time included: more than once if it
+            was killed before its end was seen.
     """
 
     settings: Settings
@@ -55,6 +57,7 @@ class StageContext:
     upstream: dict[Stage, StageRecord]
     meter: CostMeter
     forced: bool = False
+    starts: int = 1
 
     @property
     def storage(self) -> Storage:
@@ -78,11 +81,20 @@ class StageContext:
 
     def name_stem(self, *parts: str) -> str:
         """What the names of all attempts with the same inputs share."""
-        text = "-".join(["reelroute", self.settings.environment, self.run.run_id, *parts])
+        text = self.name_prefix + "-".join([self.run.run_id, *parts])
         return f"{text[:48].rstrip('-')}-{self._hash(*parts)[:8]}"
 
+    @property
+    def name_prefix(self) -> str:
+        """What all names of this environment share; another bucket's have another."""
+        bucket = hashlib.sha256(self.storage.bucket.encode()).hexdigest()[:6]
+        return f"reelroute-{self.settings.environment}-{bucket}-"
+
     def _hash(self, *parts: str | int) -> str:
-        text = json.dumps([self.run.run_id, self.stage, self.inputs, *parts], sort_keys=True)
+        bucket = self.storage.bucket
+        text = json.dumps(
+            [bucket, self.run.run_id, self.stage, self.inputs, *parts], sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def tags(self) -> list[dict[str, str]]:

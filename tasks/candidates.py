@@ -22,10 +22,10 @@ from reelroute.errors import StageError
 from reelroute.release import Reader, Release, fetch_model
 from reelroute.routers import LocalRouter
 from tasks.answer_text import answer_text
-from tasks.answers import Answer, AnswerStore, request_key
+from tasks.answers import AnswerStore
 from tasks.base import StageContext
 from tasks.local_student import fetch_student
-from tasks.models import Model
+from tasks.models import Buyer, Model, ask_once
 from tasks.releases import POINTER_KEY, release_before
 from tasks.storage import aws_access
 
@@ -91,29 +91,17 @@ class BedrockCandidate(Candidate):
         bedrock: the model.
         prompt: the system text that it is asked with.
         store: of its answers in this run: after a kill only the missing ones are asked.
+        buyer: the attempt that pays.
     """
 
     bedrock: Model
     prompt: str
     store: AnswerStore
-    run_id: str
+    buyer: Buyer
 
     def ask(self, query: str) -> Asked:
         """The stored answer, or a new one."""
-        key = request_key(self.model, self.prompt, query)
-        answer = self.store.get(key)
-        if answer is None:
-            reply = self.bedrock.ask(self.prompt, [query])
-            answer = Answer(
-                key=key,
-                status="usable",
-                texts=(reply.text,),
-                input_tokens=reply.input_tokens,
-                output_tokens=reply.output_tokens,
-                latency_ms=reply.latency_ms,
-                run_id=self.run_id,
-            )
-            self.store.put(answer)
+        answer = ask_once(self.bedrock, self.prompt, query, self.store, self.buyer)
         return Asked(
             text=answer.texts[-1],
             latency_ms=answer.latency_ms,
@@ -243,6 +231,10 @@ class Candidates:
         stage = self._stage
         folder = f"answers-a{stage.attempt}" if stage.forced else "answers"
         price = self._settings.price(settings)
+        store = AnswerStore(stage.storage, stage.run.key(f"evaluation/{folder}/{name}"))
+        buyer = Buyer(stage.run.run_id, stage.attempt)
+        before = buyer.bought(store.values(), price)  # by a start that was killed
+        stage.meter.add(before, once=f"answers of {name}")
         return BedrockCandidate(
             name=name,
             label=label,
@@ -251,8 +243,8 @@ class Candidates:
             concurrency=self._settings.evaluate.concurrency,
             bedrock=Model(self._client, model_id, settings, price, stage.meter),
             prompt=prompt,
-            store=AnswerStore(stage.storage, stage.run.key(f"evaluation/{folder}/{name}")),
-            run_id=stage.run.run_id,
+            store=store,
+            buyer=buyer,
         )
 
     def _local(self, name: str, folder: Path, fingerprint: str) -> LocalCandidate:

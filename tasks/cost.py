@@ -51,6 +51,7 @@ class CostMeter:
         self._before = spent_usd
         self._reserved = 0.0
         self._cost = Cost()
+        self._entered: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -58,9 +59,17 @@ class CostMeter:
         """What was bought through this meter."""
         return self._cost
 
-    def add(self, cost: Cost) -> None:
-        """Enter what was bought otherwise."""
+    def add(self, cost: Cost, once: str = "") -> None:
+        """Enter what was bought otherwise.
+
+        Args:
+            cost: what it cost.
+            once: a name; what was entered under it before is not entered again.
+        """
         with self._lock:
+            if once and once in self._entered:
+                return
+            self._entered.add(once)
             self._cost = self._cost + cost
 
     def check(self, usd: float, what: str) -> None:

@@ -13,16 +13,16 @@ from data_contracts.runs import StageRecord
 from reelroute.aws import error_code, speaking
 from reelroute.errors import AnswerError, StageError
 from reelroute.parsing import parse_strict
+from tasks.answers import AnswerStore
 from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.jobs import find_ours, wait
-from tasks.models import Model
+from tasks.models import Buyer, Model, ask_once
 from tasks.storage import aws_access
 
 
 @stage_task
 def find_deployment(stage: StageContext, model_arn: str) -> str | None:
     """An active deployment of ours of exactly this model, if there is one."""
-    prefix = f"reelroute-{stage.settings.environment}-"
     with speaking(f"looking for deployments of {model_arn}"):
         bedrock = aws_access(stage.settings).client("bedrock")
         pages = bedrock.get_paginator("list_custom_model_deployments").paginate(
@@ -30,7 +30,7 @@ def find_deployment(stage: StageContext, model_arn: str) -> str | None:
         )
         for page in pages:
             for summary in page["modelDeploymentSummaries"]:
-                if summary["customModelDeploymentName"].startswith(prefix):
+                if summary["customModelDeploymentName"].startswith(stage.name_prefix):
                     return str(summary["customModelDeploymentArn"])
     return None
 
@@ -88,6 +88,8 @@ def wait_until_active(stage: StageContext, deployment_arn: str) -> None:
 def smoke_test(stage: StageContext, deployment_arn: str) -> int:
     """Ask the deployment a few real queries; how many answers were valid.
 
+    Answers are stored before they are used: a start after a kill asks only the missing ones.
+
     Raises:
         StageError: fewer than the profile wants; the message shows an answer.
     """
@@ -100,15 +102,19 @@ def smoke_test(stage: StageContext, deployment_arn: str) -> int:
         meter=stage.meter,
     )
     prompt = settings.prompt("router").text
+    store = AnswerStore(stage.storage, stage.run.key(f"deploy/answers-a{stage.attempt}"))
+    buyer = Buyer(stage.run.run_id, stage.attempt)
+    stage.meter.add(buyer.bought(store.values(), student.price), once="smoke answers")
     valid, problem = 0, ""
     queries = [row.query for row in benchmark_queries()[: settings.deploy.smoke_queries]]
     for query in queries:
-        reply = student.ask(prompt, [query])
+        text = ask_once(student, prompt, query, store, buyer).texts[-1]
         try:
-            parse_strict(reply.text)
+            parse_strict(text)
             valid += 1
         except AnswerError as error:
-            problem = f"{query!r} was answered by {reply.text[:200]!r}: {error}"
+            problem = f"{query!r} was answered by {text[:200]!r}: {error}"
+    store.compact()
     if valid < settings.deploy.smoke_valid_min * len(queries):
         raise StageError(
             f"smoke test of {deployment_arn}: {valid} of {len(queries)} answers are valid, "

@@ -72,10 +72,12 @@ def start_job(stage: StageContext) -> str:
             nameContains=stage.name_stem()
         )
         found = find_ours(pages, "modelCustomizationJobSummaries", "jobName", stage)
+    cost = training_cost(stage)
     if found:
         logger().info("job %s is there already, %s", found["jobName"], found["status"])
+        if found["jobName"] == name:  # an earlier attempt's record has counted its own
+            stage.meter.add(cost, once=name)
         return str(found["jobArn"])
-    cost = training_cost(stage)
     stage.meter.check(cost.usd, f"customization job {name}")
     with speaking(f"creating customization job {name}"):
         answer = bedrock.create_model_customization_job(
@@ -103,6 +105,7 @@ def start_job(stage: StageContext) -> str:
                 else {}
             ),
         )
+    stage.meter.add(cost, once=name)
     logger().info("job %s started: %s", name, answer["jobArn"])
     return str(answer["jobArn"])
 

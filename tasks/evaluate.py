@@ -178,9 +178,12 @@ def start_judge(stage: StageContext, candidate: str, predictions: Sequence[Predi
             nameContains=stage.name_stem(candidate)
         )
         found = find_ours(pages, "jobSummaries", "jobName", stage, candidate)
+    cost = judge_cost(stage, predictions)
     if found:
+        if found["jobName"] == name:  # an earlier attempt's record has counted its own
+            stage.meter.add(cost, once=name)
         return str(found["jobArn"])
-    stage.meter.check(judge_cost(stage, predictions).usd, f"evaluation job {name}")
+    stage.meter.check(cost.usd, f"evaluation job {name}")
     metric = settings.judge_metric
     judge = {"bedrockEvaluatorModels": [{"modelIdentifier": settings.models.judge.id}]}
     dataset = stage.run.put_text(
@@ -227,6 +230,7 @@ def start_judge(stage: StageContext, candidate: str, predictions: Sequence[Predi
             outputDataConfig={"s3Uri": stage.storage.uri(_judge_output(stage, candidate))},
             jobTags=stage.tags(),
         )
+    stage.meter.add(cost, once=name)
     return str(answer["jobArn"])
 
 

@@ -83,11 +83,19 @@ def _ended(
         return StageError(f"{what} can't be looked up: {code}: {last['Error'].get('Message')}")
     if "Max attempts" in str(error):
         return StageError(
-            f"{what} is still {last.get('status')} after {max_seconds / 3600:.1f} h. It goes on "
+            f"{what} is still {last.get('status')} after {_duration(max_seconds)}. It goes on "
             "in AWS: run the stage again to wait on, or stop it in the Bedrock console"
         )
     reasons = last.get("failureMessages") or [last.get("failureMessage") or "no reason given"]
     return StageError(f"{what} ended as {last.get('status')}: {'; '.join(reasons)}")
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def find_ours(

@@ -25,7 +25,7 @@ from reelroute.parsing import parse_strict
 from reelroute.weights import RoutingWeights
 from tasks.answers import Answer, AnswerStore, request_key
 from tasks.base import Progress, StageContext, logger, stage_task
-from tasks.models import Model, storable
+from tasks.models import Buyer, Model, storable
 from tasks.storage import aws_access
 
 
@@ -95,18 +95,17 @@ class Teacher:
         self.writing = AnswerStore(
             stage.storage, f"label-store/{teacher}/writing-{self.write_prompt.sha256[:16]}"
         )
-        stage.meter.add(self.bought())  # what a killed start of this attempt has bought
+        self._buyer = Buyer(stage.run.run_id, stage.attempt)
+        # What a killed start of this attempt has bought.
+        stage.meter.add(self.bought(), once="answers of the teacher")
 
     def stored(self, store: AnswerStore, key: str) -> Answer | None:
         """An answer that holds for this attempt, or None where it must be asked."""
         answer = store.get(key)
         if answer is None or answer.status == "usable":
             return answer
-        return answer if self._is_mine(answer) else None
-
-    def _is_mine(self, answer: Answer) -> bool:
-        mine = (self._stage.run.run_id, self._stage.attempt)
-        return (answer.run_id, answer.attempt) == mine
+        mine = (self._buyer.run_id, self._buyer.attempt)
+        return answer if (answer.run_id, answer.attempt) == mine else None
 
     def ask(
         self,
@@ -150,8 +149,8 @@ class Teacher:
             output_tokens=outputs,
             calls=len(texts),
             latency_ms=latency_ms,
-            run_id=self._stage.run.run_id,
-            attempt=self._stage.attempt,
+            run_id=self._buyer.run_id,
+            attempt=self._buyer.attempt,
         )
         store.put(answer)
         return answer
@@ -190,16 +189,8 @@ class Teacher:
 
     def bought(self) -> Cost:
         """What this attempt has bought of the teacher, also before a kill."""
-        total = Cost(simulated=self.model.price.simulated)
-        for answer in [*self.labels.values(), *self.writing.values()]:
-            if self._is_mine(answer):
-                total += Cost(
-                    calls=answer.calls,
-                    input_tokens=answer.input_tokens,
-                    output_tokens=answer.output_tokens,
-                    usd=self.model.price.usd(answer.input_tokens, answer.output_tokens),
-                )
-        return total
+        answers = [*self.labels.values(), *self.writing.values()]
+        return self._buyer.bought(answers, self.model.price)
 
 
 def read_queries(text: str) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from configs.settings import ModelPrice, ModelSettings
+from data_contracts.runs import Cost
 from reelroute.aws import speaking
+from tasks.answers import Answer, AnswerStore, request_key
 from tasks.cost import CostMeter
 
 
@@ -89,3 +91,49 @@ class Model:
         content = answer["output"].get("message", {}).get("content", [])
         text = storable("".join(block.get("text", "") for block in content))
         return Reply(text, usage["inputTokens"], usage["outputTokens"], latency_ms)
+
+
+@dataclass(frozen=True)
+class Buyer:
+    """Who buys answers: a run's attempt at a stage, whoever of its starts it was."""
+
+    run_id: str
+    attempt: int
+
+    def bought(self, answers: Iterable[Answer], price: ModelPrice) -> Cost:
+        """What of these answers this attempt has bought, also before a kill."""
+        total = Cost(simulated=price.simulated)
+        for answer in answers:
+            if (answer.run_id, answer.attempt) == (self.run_id, self.attempt):
+                total += Cost(
+                    calls=answer.calls,
+                    input_tokens=answer.input_tokens,
+                    output_tokens=answer.output_tokens,
+                    usd=price.usd(answer.input_tokens, answer.output_tokens),
+                )
+        return total
+
+
+def ask_once(model: Model, prompt: str, query: str, store: AnswerStore, buyer: Buyer) -> Answer:
+    """The stored answer to a query, or a new one, which is stored before it is used.
+
+    Raises:
+        BudgetExceeded: the call could pass the run's budget.
+        AwsError: it failed (RetryableAwsError where a later try may help).
+    """
+    key = request_key(model.model_id, prompt, query)
+    answer = store.get(key)
+    if answer is None:
+        reply = model.ask(prompt, [query])
+        answer = Answer(
+            key=key,
+            status="usable",
+            texts=(reply.text,),
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            latency_ms=reply.latency_ms,
+            run_id=buyer.run_id,
+            attempt=buyer.attempt,
+        )
+        store.put(answer)
+    return answer

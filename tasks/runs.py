@@ -132,6 +132,13 @@ class Run:
             )
         return record
 
+    def note_start(self, stage: Stage, attempt: int) -> int:
+        """Leave word that an attempt starts; how often it has, this time included."""
+        prefix = self.key(f"starts/{stage}/{attempt:03d}-")
+        count = sum(1 for _ in self.storage.keys(prefix)) + 1
+        self.storage.put(f"{prefix}{count:03d}.json", b"{}", "application/json")
+        return count
+
     def write_record(self, record: StageRecord) -> None:
         """Write an attempt's record, once.
 

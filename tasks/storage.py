@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,16 @@ from botocore.exceptions import ClientError
 
 from configs.settings import Settings
 from data_contracts.runs import StoredFile
-from reelroute.aws import AwsAccess, error_code, speaking
+from reelroute.aws import AwsAccess, error_code, speaking, whole
 from reelroute.errors import StageError
 
 _ABSENT = ("NoSuchKey", "404", "NotFound")
+_CONDITION_FAILED = (
+    *("PreconditionFailed", "412", "ConditionalRequestConflict", "409"),
+    *_ABSENT,
+)
+#: The metadata under which a conditional write's object tells whose it is.
+_MARK = "reelroute-write"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +73,18 @@ class Storage:
 
     def get(self, key: str) -> StoredObject | None:
         """An object, or None where there is none."""
+
+        def read() -> StoredObject:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            return StoredObject(answer["Body"].read(), answer["ETag"])
+
         with speaking(f"reading {self.uri(key)}"):
             try:
-                answer = self._client.get_object(Bucket=self.bucket, Key=key)
+                return whole(read)
             except ClientError as error:
                 if error_code(error) in _ABSENT:
                     return None
                 raise
-            return StoredObject(answer["Body"].read(), answer["ETag"])
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Write an object, over an earlier one if there is one."""
@@ -95,6 +106,9 @@ class Storage:
         return self._put_if(key, data, "application/json", IfMatch=etag)
 
     def _put_if(self, key: str, data: bytes, content_type: str, **condition: str) -> bool:
+        # Boto3 tries a write again whose answer was lost, and then meets its own object: the
+        # mark tells it from somebody else's.
+        mark = uuid.uuid4().hex
         with speaking(f"writing {self.uri(key)}"):
             try:
                 self._client.put_object(
@@ -102,16 +116,25 @@ class Storage:
                     Key=key,
                     Body=data,
                     ContentType=content_type,
+                    Metadata={_MARK: mark},
                     **condition,
                     **self._encryption,
                 )
             except ClientError as error:
-                if error_code(error) in ("PreconditionFailed", "412", *_ABSENT):
-                    return False
-                if error_code(error) in ("ConditionalRequestConflict", "409"):
-                    return False
+                if error_code(error) in _CONDITION_FAILED:
+                    return self._carries(key, mark)
                 raise
         return True
+
+    def _carries(self, key: str, mark: str) -> bool:
+        """Whether the object is the one that was written with this mark."""
+        try:
+            head = self._client.head_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return False
+            raise
+        return bool(head["Metadata"].get(_MARK) == mark)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys that start with `prefix`, sorted."""

@@ -20,6 +20,7 @@ from data_contracts.queries import LabelledQuery
 from data_contracts.runs import NO_COST, Cost, Stage, StageRecord, StoredFile
 from deployments.embedded.aws import EmbeddedAws
 from deployments.embedded.calls import Call
+from deployments.embedded.faults import KINDS, Faults
 from deployments.embedded.models.corpus import recorded_answers
 from reelroute.weights import MODALITIES
 from tasks.base import StageContext
@@ -242,3 +243,11 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any], threads: int = 
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(caught, items))
+
+
+def hits_of(kind: str, seed: int, rate: float = 0.5, calls: int = 2) -> list[bool]:
+    """Which of the first calls a fault hits."""
+    faults = Faults()
+    faults.set(kind, rate=rate, seed=seed)
+    service, operation = ("bedrock", (*KINDS[kind].operations, "")[0])
+    return [faults.draw(kind, service, operation) is not None for _ in range(calls)]

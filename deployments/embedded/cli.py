@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 
 from deployments.embedded import process
 from deployments.embedded.credentials import PROFILE, REGION
-from deployments.embedded.faults import KINDS, STYLED, make_fault
+from deployments.embedded.faults import KINDS, make_fault
 from reelroute.console import SentenceGroup
 from reelroute.errors import ReelRouteError
 
@@ -92,10 +93,26 @@ def serve(port: int, state: Path) -> None:
 @click.argument("kind", type=click.Choice([*KINDS, "list", "clear"]))
 @click.option("--rate", type=float, default=1.0, show_default=True, help="Share of calls it hits.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which it hits.")
-@click.option("--style", help=f"How {', '.join(STYLED)} are spoilt.")
+@click.option("--style", help="How answers are spoilt; `list` shows the styles.")
+@click.option(
+    "--operation",
+    "operations",
+    multiple=True,
+    metavar="NAME",
+    help="Only calls of this operation of the service's API (may be repeated).",
+)
+@click.option("--seconds", type=float, default=1.0, help="How much longer slow calls take.")
 @_state_option
-def fault(kind: str, rate: float, seed: int, style: str | None, state: Path) -> None:
-    """Switch a fault on, list what is on, or clear all."""
+def fault(
+    kind: str,
+    rate: float,
+    seed: int,
+    style: str | None,
+    operations: tuple[str, ...],
+    seconds: float,
+    state: Path,
+) -> None:
+    """Switch a fault on, list what there is and what is on, or clear all."""
     server = process.running(state)
     if server is None:
         raise ReelRouteError(
@@ -105,12 +122,16 @@ def fault(kind: str, rate: float, seed: int, style: str | None, state: Path) -> 
         faults = process.control(server, "DELETE", "faults")["on"]
     elif kind == "list":
         faults = process.control(server, "GET", "faults")["on"]
+        for name, known in KINDS.items():
+            styles = f" ({', '.join(known.styles)})" if known.styles else ""
+            click.echo(f"  {name:19s} {known.says}{styles}")
     else:
-        chosen = make_fault(kind, rate, seed, style)
-        wanted = {"kind": kind, "rate": rate, "seed": seed, "style": chosen.style}
-        faults = process.control(server, "POST", "faults", wanted)["on"]
+        chosen = make_fault(kind, rate, seed, style, operations, seconds)
+        faults = process.control(server, "POST", "faults", asdict(chosen))["on"]
     for entry in faults:
         style_shown = f" in the style {entry['style']}" if entry["style"] else ""
+        if entry["operations"]:
+            style_shown += f" at {', '.join(entry['operations'])}"
         click.echo(
             f"{entry['kind']}{style_shown}: rate {entry['rate']:g}, seed {entry['seed']}, "
             f"{entry['hits']} hits so far"

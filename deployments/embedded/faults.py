@@ -1,13 +1,14 @@
 """Faults on request, from a seed, so that a test of robustness repeats exactly.
 
 A fault of some kind counts the calls that it could hit, from 1; whether it hits the n-th is
-decided by seed, kind and n alone. To add a kind, name it in `KINDS` and ask `Faults.draw` at
-the place where it strikes.
+decided by seed, kind and n alone. To add a kind, name it in `KINDS` and let it strike: at the
+door (`strikes.py`), or by asking `Faults.draw` at the place where it does.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, Final
@@ -16,15 +17,83 @@ from deployments.embedded.restyle import STYLES
 from reelroute.errors import ReelRouteError
 
 WRONG_CREDENTIALS: Final = "wrong-credentials"
+EXPIRED_CREDENTIALS: Final = "expired-credentials"
+DENIED_MODELS: Final = "denied-models"
+THROTTLING: Final = "throttling"
+SERVER_ERROR: Final = "server-error"
+SERVER_ERROR_AFTER: Final = "server-error-after"
+DROPPED: Final = "dropped"
+DROPPED_AFTER: Final = "dropped-after"
+CUT_OFF: Final = "cut-off"
+BROKEN_JSON: Final = "broken-json"
+SLOW: Final = "slow"
+FAILED_JOBS: Final = "failed-jobs"
+STUCK_JOBS: Final = "stuck-jobs"
 TEACHER_ANSWERS: Final = "teacher-answers"
+MODEL_ANSWERS: Final = "model-answers"
+
+_BEDROCK: Final = ("bedrock", "bedrock-runtime")
+_CONVERSE: Final = ("Converse",)
+_CREATE: Final = (
+    "CreateModelCustomizationJob",
+    "CreateCustomModelDeployment",
+    "CreateEvaluationJob",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault.
+
+    Attributes:
+        says: what it does.
+        services: those whose calls it can hit; empty means all.
+        operations: those that it can hit; empty means all.
+        styles: how it can hit, the default first; empty where there is one way only.
+    """
+
+    says: str
+    services: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+
+    def can_hit(self, service: str, operation: str) -> bool:
+        """Whether calls of this operation are among those that it can hit."""
+        return (not self.services or service in self.services) and (
+            not self.operations or operation in self.operations
+        )
+
 
 #: What can be made to fail, and how.
 KINDS: Final = {
-    WRONG_CREDENTIALS: "every signed call is refused, as with keys that the account doesn't know",
-    TEACHER_ANSWERS: "the teacher's answers are spoilt in one style, or in all styles by turns",
+    WRONG_CREDENTIALS: Kind("calls are refused, as with keys that the account doesn't know"),
+    EXPIRED_CREDENTIALS: Kind("calls are refused, as with keys that were good an hour ago"),
+    DENIED_MODELS: Kind("the account has no access to the model", _BEDROCK, _CONVERSE),
+    THROTTLING: Kind("calls are refused: too many of them"),
+    SERVER_ERROR: Kind("calls end with a server error and have no effect"),
+    SERVER_ERROR_AFTER: Kind("calls take effect, but end with a server error"),
+    DROPPED: Kind("the connection is dropped, and the call has no effect"),
+    DROPPED_AFTER: Kind("the call takes effect, then the connection is dropped"),
+    CUT_OFF: Kind("the answer breaks off in the middle"),
+    BROKEN_JSON: Kind("the answer's JSON is damaged", _BEDROCK),
+    SLOW: Kind("calls take so many seconds longer"),
+    FAILED_JOBS: Kind("jobs and deployments end as Failed", _BEDROCK, _CREATE),
+    STUCK_JOBS: Kind("jobs and deployments never end by themselves", _BEDROCK, _CREATE),
+    TEACHER_ANSWERS: Kind(
+        "the teacher's answers are spoilt in one style, or in all styles by turns",
+        _BEDROCK,
+        _CONVERSE,
+        ("mixed", *STYLES),
+    ),
+    MODEL_ANSWERS: Kind(
+        "any model's answers are spoilt in one style, or in all styles by turns",
+        _BEDROCK,
+        _CONVERSE,
+        ("mixed", *STYLES),
+    ),
 }
-#: The kinds that come in styles, with the style that is taken where none is named.
-STYLED: Final = {TEACHER_ANSWERS: ("mixed", (*STYLES, "mixed"))}
+#: The longest that a call can be made to wait, in seconds.
+MAX_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +105,22 @@ class Fault:
         rate: the share of calls that it hits, over 0 and at most 1.
         seed: decides which.
         style: how it hits, for kinds that come in styles, else empty.
+        operations: the operations that it hits; empty means all that its kind can hit.
+        seconds: how much longer a slow call takes.
     """
 
     kind: str
     rate: float = 1.0
     seed: int = 0
     style: str = ""
+    operations: tuple[str, ...] = ()
+    seconds: float = 1.0
+
+    def can_hit(self, service: str, operation: str) -> bool:
+        """Whether calls of this operation are among those that it can hit."""
+        return KINDS[self.kind].can_hit(service, operation) and (
+            not self.operations or operation in self.operations
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +138,19 @@ class Hit:
     hits: int
 
 
-def make_fault(kind: str, rate: float = 1.0, seed: int = 0, style: str | None = None) -> Fault:
+def make_fault(
+    kind: str,
+    rate: float = 1.0,
+    seed: int = 0,
+    style: str | None = None,
+    operations: Collection[str] = (),
+    seconds: float = 1.0,
+) -> Fault:
     """A fault of a known kind.
 
     Raises:
-        ReelRouteError: an unknown kind or style, or a rate outside 0 to 1.
+        ReelRouteError: an unknown kind or style, an operation that the kind can't hit, a rate
+            outside 0 to 1, or seconds outside 0 to `MAX_SECONDS`.
     """
     if kind not in KINDS:
         raise ReelRouteError(f"there is no fault {kind!r}: choose one of {', '.join(KINDS)}")
@@ -71,12 +158,20 @@ def make_fault(kind: str, rate: float = 1.0, seed: int = 0, style: str | None = 
         raise ReelRouteError(f"the rate {rate!r} is not over 0 and at most 1")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ReelRouteError(f"the seed {seed!r} is not a whole number")
-    default, styles = STYLED.get(kind, ("", ("",)))
-    chosen = style or default
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_SECONDS:
+        raise ReelRouteError(f"{seconds!r} is not a number of seconds from 0 to {MAX_SECONDS}")
+    styles = KINDS[kind].styles or ("",)
+    chosen = style or styles[0]
     if chosen not in styles:
         known = ", ".join(s for s in styles if s) or "none"
         raise ReelRouteError(f"the fault {kind} has no style {chosen!r}: it knows {known}")
-    return Fault(kind, float(rate), seed, chosen)
+    for operation in operations:
+        known_operations = KINDS[kind].operations
+        if known_operations and operation not in known_operations:
+            raise ReelRouteError(
+                f"the fault {kind} can't hit {operation!r}: it hits {', '.join(known_operations)}"
+            )
+    return Fault(kind, float(rate), seed, chosen, tuple(operations), float(seconds))
 
 
 class Faults:
@@ -88,15 +183,14 @@ class Faults:
         self._hits: dict[str, int] = {}
         self._lock = Lock()
 
-    def set(
-        self, kind: str, *, rate: float = 1.0, seed: int = 0, style: str | None = None
-    ) -> Fault:
+    def set(self, kind: str, **how: Any) -> Fault:
         """Switch a fault on, in place of one of the same kind; its count starts anew.
 
-        Raises:
-            ReelRouteError: an unknown kind or style, or a rate outside 0 to 1.
+        Args:
+            kind: one of `KINDS`.
+            how: see `make_fault`, which also says what is raised.
         """
-        fault = make_fault(kind, rate, seed, style)
+        fault = make_fault(kind, **how)
         with self._lock:
             self._on[kind] = fault
             self._numbers[kind] = self._hits[kind] = 0
@@ -113,13 +207,13 @@ class Faults:
         with self._lock:
             return [{**asdict(f), "hits": self._hits[f.kind]} for f in self._on.values()]
 
-    def draw(self, kind: str) -> Hit | None:
-        """Whether this call is hit; counts the call."""
+    def draw(self, kind: str, service: str, operation: str) -> Hit | None:
+        """Whether a call of this operation is hit; counts the call if it could be."""
         if kind not in self._on:  # the common case, without the lock
             return None
         with self._lock:
             fault = self._on.get(kind)
-            if fault is None:
+            if fault is None or not fault.can_hit(service, operation):
                 return None
             self._numbers[kind] += 1
             number = self._numbers[kind]

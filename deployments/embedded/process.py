@@ -176,12 +176,12 @@ def _silent(state: Path) -> Running | None:
 
 def is_alive(pid: int, command: str) -> bool:
     """Whether a process with this number runs this command; numbers are used again."""
-    ask = ["ps", "-ww", "-p", str(pid), "-o", "command="]
+    import psutil
+
     try:
-        listed = subprocess.run(ask, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # a machine without `ps`: better left alone than wrongly ended
+        return command in " ".join(psutil.Process(pid).cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
-    return command in listed.stdout
 
 
 def end(pid: int) -> None:

@@ -1,4 +1,4 @@
-"""How AWS refuses a request whose keys it doesn't know, in each service's own words."""
+"""How AWS says no, in each service's own words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 _XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
-STATUS: Final = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,55 +14,85 @@ class Refusal:
     """A refused request's answer.
 
     Attributes:
+        status: the HTTP status.
         content_type: of the body.
         body: XML or JSON.
         error: the error's code; of JSON services it goes into a header.
     """
 
+    status: int
     content_type: str
     body: bytes
     error: str
 
 
-def unknown_key(service: str, content_type: str, key_id: str) -> Refusal:
-    """The access key id isn't known."""
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a request is refused, as the three protocols say it: status and code each."""
+
+    message: str
+    json: tuple[int, str]
+    s3: tuple[int, str]
+    query: tuple[int, str]
+
+
+UNSIGNED: Final = Reason(
+    "Missing Authentication Token",
+    json=(403, "MissingAuthenticationTokenException"),
+    s3=(403, "AccessDenied"),
+    query=(403, "MissingAuthenticationToken"),
+)
+UNKNOWN_KEY: Final = Reason(
+    "The security token included in the request is invalid.",
+    json=(403, "UnrecognizedClientException"),
+    s3=(403, "InvalidAccessKeyId"),
+    query=(403, "InvalidClientTokenId"),
+)
+EXPIRED: Final = Reason(
+    "The security token included in the request is expired",
+    json=(403, "ExpiredTokenException"),
+    s3=(400, "ExpiredToken"),
+    query=(403, "ExpiredToken"),
+)
+NO_ACCESS_TO_MODEL: Final = Reason(
+    "You don't have access to the model with the specified model ID.",
+    json=(403, "AccessDeniedException"),
+    s3=(403, "AccessDenied"),
+    query=(403, "AccessDenied"),
+)
+THROTTLED: Final = Reason(
+    "Too many requests, please wait before trying again.",
+    json=(429, "ThrottlingException"),
+    s3=(503, "SlowDown"),
+    query=(400, "Throttling"),
+)
+SERVER_ERROR: Final = Reason(
+    "We encountered an internal error. Please try again.",
+    json=(500, "InternalServerException"),
+    s3=(500, "InternalError"),
+    query=(500, "InternalFailure"),
+)
+
+
+def refuse(reason: Reason, service: str, content_type: str) -> Refusal:
+    """The refusal in the service's own protocol.
+
+    Args:
+        reason: why.
+        service: as the request's signature names it.
+        content_type: of the request.
+    """
+    message = reason.message
     if service == "s3":
-        return _s3(
-            "InvalidAccessKeyId",
-            "The AWS Access Key Id you provided does not exist in our records.",
-            f"<AWSAccessKeyId>{key_id}</AWSAccessKeyId>",
+        status, code = reason.s3
+        body = f"{_XML}<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        return Refusal(status, "application/xml", body.encode(), code)
+    if content_type.startswith("application/x-www-form-urlencoded"):
+        status, code = reason.query
+        body = (
+            f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
+            f"<Message>{message}</Message></Error></ErrorResponse>"
         )
-    message = "The security token included in the request is invalid."
-    if _is_query(content_type):
-        return _query("InvalidClientTokenId", message)
-    return _json("UnrecognizedClientException", message)
-
-
-def unsigned(service: str, content_type: str) -> Refusal:
-    """The request carries no signature."""
-    if _is_query(content_type):
-        return _query("MissingAuthenticationToken", "Request is missing Authentication Token")
-    if service == "s3":
-        return _s3("AccessDenied", "Access Denied", "")
-    return _json("MissingAuthenticationTokenException", "Missing Authentication Token")
-
-
-def _is_query(content_type: str) -> bool:
-    return content_type.startswith("application/x-www-form-urlencoded")
-
-
-def _s3(code: str, message: str, detail: str) -> Refusal:
-    body = f"{_XML}<Error><Code>{code}</Code><Message>{message}</Message>{detail}</Error>"
-    return Refusal("application/xml", body.encode(), code)
-
-
-def _query(code: str, message: str) -> Refusal:
-    body = (
-        f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
-        f"<Message>{message}</Message></Error></ErrorResponse>"
-    )
-    return Refusal("text/xml", body.encode(), code)
-
-
-def _json(code: str, message: str) -> Refusal:
-    return Refusal("application/json", json.dumps({"message": message}).encode(), code)
+        return Refusal(status, "text/xml", body.encode(), code)
+    status, code = reason.json
+    return Refusal(status, "application/json", json.dumps({"message": message}).encode(), code)

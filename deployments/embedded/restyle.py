@@ -47,6 +47,10 @@ def _fenced(answer: dict[str, Any], text: str) -> str:
     return fenced(text)
 
 
+def _empty(answer: dict[str, Any], text: str) -> str:
+    return ""
+
+
 _SPOIL: Final[dict[str, Callable[[dict[str, Any], str], str]]] = {
     "prose": _prose,
     "half-json": _half_json,
@@ -55,22 +59,25 @@ _SPOIL: Final[dict[str, Callable[[dict[str, Any], str], str]]] = {
     "negative": _negative,
     "five-channels": _five_channels,
     "fenced": _fenced,
+    "empty": _empty,
 }
 #: The styles in which an answer can be spoilt, in the order in which `mixed` goes through them.
 STYLES: Final = tuple(_SPOIL)
 #: The styles that spoil any answer, not only one with weights in it.
-_FOR_ANY_TEXT: Final = frozenset({"prose", "half-json", "fenced"})
+_FOR_ANY_TEXT: Final = frozenset({"prose", "half-json", "fenced", "empty"})
 
 
 def restyle(text: str, style: str) -> str:
     """The answer, spoilt.
 
     Args:
-        text: a bare JSON object; the styles that change weights leave one without weights as
-            it is.
+        text: an answer; the styles that change weights leave one without weights as it is.
         style: one of `STYLES`.
     """
-    answer = json.loads(text)
+    try:
+        answer = json.loads(text)
+    except ValueError:  # a base model's prose
+        answer = {}
     if style not in _FOR_ANY_TEXT and not all(modality in answer for modality in MODALITIES):
         return text
     return _SPOIL[style](answer, text)

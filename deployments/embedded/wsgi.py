@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import fields
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -17,16 +20,24 @@ from deployments.embedded.bedrock.errors import not_found
 from deployments.embedded.bedrock.rest import Asked, asked
 from deployments.embedded.calls import Call, CallLog
 from deployments.embedded.credentials import Signature, signature
-from deployments.embedded.faults import KINDS, WRONG_CREDENTIALS, Faults
+from deployments.embedded.faults import KINDS, Fault, Faults
 from deployments.embedded.operation_names import s3_operation, target_operation
+from deployments.embedded.strikes import (
+    STRIKES,
+    ConnectionDropped,
+    Headers,
+    Response,
+    Struck,
+    refusal_response,
+)
 from reelroute.errors import ReelRouteError
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Answer = Iterable[bytes]
-Headers = list[tuple[str, str]]
 
 CONTROL: Final = "/_embedded/"
+FAULT_FIELDS: Final = ", ".join(field.name for field in fields(Fault))
 
 
 class EmbeddedApp:
@@ -55,73 +66,77 @@ class EmbeddedApp:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Answer:
         """Answer one request."""
         if environ["PATH_INFO"].startswith(CONTROL):
-            return self._control(environ, start_response)
-        call = Call()
+            return _send(self._control(environ), environ, start_response)
+        call, response = Call(), None
         try:
-            return self._aws(environ, start_response, call)
+            with suppress(ConnectionDropped):
+                response = self._aws(environ, call)
+                call.status = response.status
         finally:
             self.calls.add(call)
+        if response is None:
+            _drop(environ)
+            raise ConnectionDropped
+        return _send(response, environ, start_response)
 
-    def _aws(self, environ: Environ, start_response: StartResponse, call: Call) -> Answer:
+    def _aws(self, environ: Environ, call: Call) -> Response:
         signed = signature(environ.get("HTTP_AUTHORIZATION", ""), environ["QUERY_STRING"])
         raw_path = environ["RAW_URI"].split("?", 1)[0]
         request = None
         if signed is None or signed.service == "bedrock":
             request = asked(environ["REQUEST_METHOD"], raw_path)
         _name(call, environ, signed, request)
-        refusal = self._refusal(environ, signed, call)
-        if refusal is not None:
-            call.status = refusals.STATUS
-            headers = [("Content-Type", refusal.content_type), ("x-amzn-errortype", refusal.error)]
-            _body(environ)
-            return _respond(environ, start_response, call.status, headers, refusal.body)
-        is_bedrock = signed is not None and signed.service == "bedrock"
-        left_to_moto = request is not None and request.operation.name in LEFT_TO_MOTO
-        if signed is None or not is_bedrock or left_to_moto:
-            return self._ask_moto(environ, start_response, call)
-        return self._answer(environ, start_response, signed, request, call)
-
-    def _refusal(
-        self, environ: Environ, signed: Signature | None, call: Call
-    ) -> refusals.Refusal | None:
+        body = _body(environ)
+        environ["wsgi.input"] = io.BytesIO(body)
         content_type = environ.get("CONTENT_TYPE", "")
         if signed is None:
-            return refusals.unsigned(call.service, content_type)
-        if self.faults.draw(WRONG_CREDENTIALS) is not None:
-            call.fault = WRONG_CREDENTIALS
-        elif signed.key_id == self._key_id:
-            return None
-        return refusals.unknown_key(signed.service, content_type, signed.key_id)
+            reason = refusals.UNSIGNED
+            return refusal_response(refusals.refuse(reason, call.service, content_type))
+
+        def answer() -> Response:
+            if signed.key_id != self._key_id:
+                reason = refusals.UNKNOWN_KEY
+                return refusal_response(refusals.refuse(reason, signed.service, content_type))
+            left_to_moto = request is not None and request.operation.name in LEFT_TO_MOTO
+            if signed.service != "bedrock" or left_to_moto:
+                return self._ask_moto(environ)
+            return self._answer(environ, body, signed, request, call)
+
+        for kind, strike in STRIKES.items():
+            hit = self.faults.draw(kind, call.service, call.operation)
+            if hit is not None:
+                call.fault = kind
+                return strike(Struck(hit, signed.service, content_type, answer))
+        return answer()
 
     def _answer(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        signed: Signature,
-        request: Asked | None,
-        call: Call,
-    ) -> Answer:
-        body = _body(environ)
+        self, environ: Environ, body: bytes, signed: Signature, request: Asked | None, call: Call
+    ) -> Response:
         if request is None:
             reply = error_reply(not_found("No operation of Bedrock has this method and path."))
         else:
             query = environ["QUERY_STRING"]
             reply = self._bedrock.reply(request, signed.region, query, body, call)
-        call.status = reply.status
-        headers = [("Content-Type", "application/json"), ("x-amzn-requestid", str(uuid.uuid4()))]
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(reply.body))),
+            ("x-amzn-requestid", str(uuid.uuid4())),
+        ]
         if reply.error:
             headers.append(("x-amzn-errortype", reply.error))
-        return _respond(environ, start_response, reply.status, headers, reply.body)
+        return Response(reply.status, headers, reply.body)
 
-    def _ask_moto(self, environ: Environ, start_response: StartResponse, call: Call) -> Answer:
-        def started(status: str, headers: Headers, *rest: Any) -> Any:
-            call.status = int(status.split(" ", 1)[0])
-            return start_response(status, headers, *rest)
+    def _ask_moto(self, environ: Environ) -> Response:
+        started: list[tuple[int, Headers]] = []
 
-        answer: Answer = self._moto(environ, started)
-        return answer
+        def start(status: str, headers: Headers, *rest: Any) -> Any:
+            started.append((int(status.split(" ", 1)[0]), headers))
 
-    def _control(self, environ: Environ, start_response: StartResponse) -> Answer:
+        body = b"".join(self._moto(environ, start))
+        status, headers = started[-1]
+        return Response(status, headers, body)
+
+    def _control(self, environ: Environ) -> Response:
         method, place = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(CONTROL)
         status = 200
         match method, place:
@@ -132,19 +147,19 @@ class EmbeddedApp:
             case "GET", "calls/summary":
                 shown = self.calls.summary()
             case "GET", "faults":
-                shown = {"kinds": KINDS, "on": self.faults.on()}
+                kinds = {name: kind.says for name, kind in KINDS.items()}
+                shown = {"kinds": kinds, "on": self.faults.on()}
             case "POST", "faults":
                 status, shown = self._set_fault(_body(environ))
             case "DELETE", "faults":
-                kinds = parse_qs(environ["QUERY_STRING"]).get("kind")
-                self.faults.clear(kinds[0] if kinds else None)
+                named = parse_qs(environ["QUERY_STRING"]).get("kind")
+                self.faults.clear(named[0] if named else None)
                 shown = {"on": self.faults.on()}
             case _:
                 status, shown = 404, {"message": f"there is no {method} {environ['PATH_INFO']}"}
         body = json.dumps(shown).encode()
-        return _respond(
-            environ, start_response, status, [("Content-Type", "application/json")], body
-        )
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        return Response(status, headers, body)
 
     def _set_fault(self, body: bytes) -> tuple[int, dict[str, Any]]:
         try:
@@ -152,7 +167,7 @@ class EmbeddedApp:
         except ReelRouteError as error:
             return 400, {"message": str(error)}
         except (TypeError, ValueError):
-            return 400, {"message": "expected a JSON object with kind, rate, seed and style"}
+            return 400, {"message": f"expected a JSON object of a fault: {FAULT_FIELDS}"}
         return 200, {"on": self.faults.on()}
 
 
@@ -186,10 +201,23 @@ def _body(environ: Environ) -> bytes:
     return body
 
 
-def _respond(
-    environ: Environ, start_response: StartResponse, status: int, headers: Headers, body: bytes
-) -> Answer:
-    start_response(
-        f"{status} {HTTPStatus(status).phrase}", [*headers, ("Content-Length", str(len(body)))]
-    )
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+def _send(response: Response, environ: Environ, start_response: StartResponse) -> Answer:
+    phrase = HTTPStatus(response.status).phrase
+    start_response(f"{response.status} {phrase}", response.headers)
+    if environ["REQUEST_METHOD"] == "HEAD":
+        return []
+    if response.breaks_off_after is None:
+        return [response.body]
+    return _breaking_off(response.body[: response.breaks_off_after], environ)
+
+
+def _breaking_off(part: bytes, environ: Environ) -> Iterator[bytes]:
+    yield part
+    _drop(environ)
+    raise ConnectionDropped
+
+
+def _drop(environ: Environ) -> None:
+    """Close the caller's connection as it is."""
+    with suppress(OSError):
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)

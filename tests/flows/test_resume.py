@@ -151,7 +151,10 @@ def test_a_flow_run_that_was_given_its_run_is_found_by_it(
     assert state_of(prefect, run) == "Crashed"
 
 
-def test_a_process_counts_as_alive_only_if_it_is_prefects() -> None:
+def test_a_process_counts_as_alive_only_if_it_is_prefects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no program of the machine is asked
     sleeping = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     named = subprocess.Popen([sys.executable, "-c", "input()", "prefect"], stdin=subprocess.PIPE)
     try:
@@ -162,6 +165,7 @@ def test_a_process_counts_as_alive_only_if_it_is_prefects() -> None:
             process.kill()
             process.communicate()
     assert not flows.resume._is_alive(str(named.pid))
+    assert not flows.resume._is_alive("not a number")
 
 
 def test_stages_are_found_below_their_pipeline_by_state(

@@ -9,9 +9,10 @@ import pytest
 from prefect.client.schemas.objects import State
 
 import tasks.label  # noqa: F401  (the hash of its source is an input of the stage)
+from configs.settings import Settings
 from data_contracts.runs import Cost, StageRecord
 from flows.stage import code_version, open_run, run_stage, stage_flow
-from reelroute.errors import ReelRouteError, StageError
+from reelroute.errors import AwsError, ReelRouteError, StageError
 from tasks.base import StageContext, StageResult
 from tasks.runs import Run
 from tests.support import Place, record
@@ -201,6 +202,23 @@ def test_a_kill_leaves_no_record_so_that_the_same_attempt_goes_on(place: Place) 
     assert lab.records == []
     assert lab().name == "Completed"
     assert attempts == [1, 1]
+    (found,) = lab.records
+    in_flight = place.settings().label.concurrency
+    assert (found.metrics["starts"], found.metrics["calls_repeated_at_most"]) == (2, in_flight)
+
+
+def test_an_error_while_it_is_looked_whether_the_outputs_are_there_is_a_sentence(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(settings: Settings, record: StageRecord) -> bool:
+        raise AwsError("AWS can't be reached; run again")
+
+    lab = Lab(place, still_there=unreachable)
+    assert lab().name == "Completed"
+    state = lab()
+    assert (state.name, state.message) == ("Failed", "AWS can't be reached; run again")
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert lab.ran == 1
 
 
 def test_what_failed_attempts_cost_counts_against_the_runs_budget(place: Place) -> None:

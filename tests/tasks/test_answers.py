@@ -134,9 +134,19 @@ def test_an_answer_whose_write_failed_goes_along_with_the_next(place: Place) -> 
     store = AnswerStore(storage, "store")
     with fault(place.aws, "wrong-credentials"), pytest.raises(AwsError):
         store.put(answer("a"))
-    assert store.get("a") is None
     store.put(answer("b"))
     assert set(texts(storage)) == {"a", "b"}
+
+
+def test_an_answer_whose_write_failed_is_stored_when_it_is_looked_for(place: Place) -> None:
+    """So a task that is tried again does not pay for it twice."""
+    store = AnswerStore(place.storage(), "s")
+    with fault(place.aws, "server-error", operations=["PutObject"]), pytest.raises(AwsError):
+        store.put(answer("a"))
+    assert list(place.storage().keys("s/")) == []
+    found = store.get("a")
+    assert found is not None
+    assert AnswerStore(place.storage(), "s").get("a") == found
 
 
 def test_usable_beats_quarantined_whichever_came_last(place: Place) -> None:

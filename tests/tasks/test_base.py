@@ -9,6 +9,8 @@ import pytest
 import tasks.base
 from reelroute.errors import AwsError, BudgetExceeded, RetryableAwsError, StageError
 from tasks.base import Progress, code_hash, stage_task
+from tasks.runs import Run
+from tasks.storage import Storage
 from tests.support import Place
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -35,6 +37,18 @@ def test_names_depend_on_run_stage_inputs_and_parts(place: Place) -> None:
     names = {stage.name() for stage in stages} | {stages[0].name("part")}
     tokens = {stage.token() for stage in stages} | {stages[0].token("part")}
     assert len(names) == len(tokens) == 5
+
+
+def test_two_environments_of_one_account_share_no_name(place: Place) -> None:
+    """The same profile, run and inputs, but another bucket."""
+    mine, other = (
+        place.stage("distill", run=Run(Storage(settings), "run-1"), settings=settings, inputs={})
+        for settings in (place.settings(), place.settings(storage__bucket="another-bucket"))
+    )
+    assert mine.name_prefix != other.name_prefix
+    assert mine.name().startswith(mine.name_prefix)
+    assert mine.name_stem() != other.name_stem()
+    assert mine.token() != other.token()
 
 
 @pytest.mark.parametrize("run_id", ["r", "a-run-with-a-name-of-forty-characters-00"])

@@ -106,3 +106,11 @@ def test_what_was_bought_otherwise_is_entered() -> None:
 def test_the_message_says_what_would_be_bought_and_what_to_do() -> None:
     with pytest.raises(BudgetExceeded, match=r"customization job x may cost .*budget\.usd_per_run"):
         CostMeter(1).check(2, "customization job x")
+
+
+def test_what_is_entered_under_a_name_counts_once() -> None:
+    meter = CostMeter(1.0)
+    for _ in range(2):
+        meter.add(Cost(calls=1, usd=0.25), once="a job")
+    meter.add(Cost(calls=1, usd=0.25), once="another job")
+    assert (meter.cost.calls, meter.cost.usd) == (2, 0.5)

@@ -34,6 +34,11 @@ def model_of(finished: Finished) -> str:
     return finished.run.completed("distill").resources["model_arn"]
 
 
+def deploying_there(finished: Finished, **more: object) -> StageContext:
+    """Deploying in the bucket of the finished pipeline."""
+    return finished.place.stage("deploy", run=finished.run, **more)  # type: ignore[arg-type]
+
+
 def deployment_of(finished: Finished) -> str:
     return finished.run.completed("deploy").resources["deployment_arn"]
 
@@ -65,16 +70,17 @@ def test_a_forced_attempt_makes_a_deployment_of_its_own(
         )
 
 
-def test_an_active_deployment_of_exactly_this_model_is_found(
-    finished: Finished, place: Place
-) -> None:
-    assert find_deployment(deploying(place), model_of(finished)) == deployment_of(finished)
-    assert find_deployment(deploying(place), NO_MODEL) is None
+def test_an_active_deployment_of_exactly_this_model_is_found(finished: Finished) -> None:
+    stage = deploying_there(finished)
+    assert find_deployment(stage, model_of(finished)) == deployment_of(finished)
+    assert find_deployment(stage, NO_MODEL) is None
 
 
 def test_another_environments_deployment_is_left_to_it(finished: Finished, place: Place) -> None:
-    other = deploying(place, settings=place.settings(environment="production"))
+    production = finished.place.settings(environment="production")
+    other = deploying_there(finished, settings=production)
     assert find_deployment(other, model_of(finished)) is None
+    assert find_deployment(deploying(place), model_of(finished)) is None  # another bucket
 
 
 def test_a_deployment_that_failed_speaks_with_the_services_words(
@@ -97,6 +103,21 @@ def test_the_smoke_test_asks_real_queries_through_the_deployment(
     assert smoke_test(stage, deployment_of(finished)) == 5
     assert calls.asked(deployment_of(finished)) == 5
     assert stage.meter.cost.calls == 5
+
+
+def test_smoke_answers_are_stored_before_use_and_counted_after_a_kill(
+    finished: Finished, place: Place, calls: CallsSince
+) -> None:
+    deployment = deployment_of(finished)
+    killed = deploying(place, settings=place.settings(deploy__smoke_queries=2))
+    smoke_test(killed, deployment)
+    again = deploying(place, settings=place.settings(deploy__smoke_queries=5))
+    assert smoke_test(again, deployment) == 5
+    assert calls.asked(deployment) == 5
+    assert again.meter.cost.calls == 5
+    assert again.meter.cost.usd > killed.meter.cost.usd > 0
+    smoke_test(deploying(place, attempt=2), deployment)
+    assert calls.asked(deployment) == 5 + place.settings().deploy.smoke_queries
 
 
 def test_a_deployment_that_answers_in_prose_fails_its_smoke_test_and_is_quoted(

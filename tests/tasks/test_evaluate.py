@@ -170,6 +170,19 @@ def test_after_a_crash_in_the_middle_only_the_missing_answers_are_asked(
     assert len(set(texts)) == len(texts) == QUERIES + 2 + 4
 
 
+def test_a_start_after_a_kill_counts_what_the_attempt_has_bought_already(
+    evaluating: Evaluating,
+) -> None:
+    killed, again, later = evaluating(), evaluating(), evaluating(attempt=2)
+    with pytest.raises(AwsError, match="was cut"):
+        ask(killed, DISTILLED_STUDENT, lambda client: Cut(client, 5))
+    gathered(again)
+    assert again.meter.cost == killed.meter.cost
+    assert again.meter.cost.calls == 5
+    gathered(later)
+    assert later.meter.cost.calls == 0
+
+
 def test_a_forced_attempt_asks_everything_anew(evaluating: Evaluating, calls: CallsSince) -> None:
     ask(evaluating(), DISTILLED_STUDENT)
     asked = calls.asked()
@@ -222,8 +235,11 @@ def test_a_candidates_answers_are_judged_in_one_job_that_is_found_again(
     stage = evaluating()
     predictions = ask(stage, DISTILLED_STUDENT)
     arn = start_judge(stage, DISTILLED_STUDENT, predictions)
-    assert start_judge(evaluating(), DISTILLED_STUDENT, predictions) == arn
-    assert start_judge(evaluating(attempt=2), DISTILLED_STUDENT, predictions) == arn
+    again, later = evaluating(), evaluating(attempt=2)
+    judging = judge_cost(stage, predictions)
+    for same, bought in ((again, judging.calls), (again, judging.calls), (later, 0)):
+        assert start_judge(same, DISTILLED_STUDENT, predictions) == arn
+        assert same.meter.cost.calls == bought
     assert calls.count("CreateEvaluationJob") == 1
     judged = read_judge(stage, DISTILLED_STUDENT, arn, predictions)
     assert [p.query for p in judged] == [p.query for p in predictions]

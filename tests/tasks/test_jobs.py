@@ -79,6 +79,13 @@ def test_a_job_that_takes_too_long_goes_on_and_the_message_says_so() -> None:
     assert bedrock.asked == 5
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.005, "0.005 s"), (45, "45 s"), (90, "1.5 min"), (86_400, "24 h")]
+)
+def test_how_long_was_waited_is_said_in_a_fitting_unit(seconds: float, said: str) -> None:
+    assert tasks.jobs._duration(seconds) == said
+
+
 def test_an_error_that_may_pass_is_worth_a_retry() -> None:
     with pytest.raises(RetryableAwsError, match="ThrottlingException"):
         wait_for(Bedrock(refused("ThrottlingException")))

@@ -8,7 +8,13 @@ import pytest
 
 from data_contracts.runs import StoredFile
 from reelroute.errors import AwsError, RetryableAwsError, StageError
-from tests.support import CallsSince, Place, fault, in_threads
+from tests.support import CallsSince, Place, fault, hits_of, in_threads
+
+#: Seeds with which a rate of a half hits the first call and not the second.
+FIRST_OF_TWO = {
+    kind: next(seed for seed in range(99) if hits_of(kind, seed) == [True, False])
+    for kind in ("server-error-after", "dropped-after", "cut-off")
+}
 
 
 def stored(key: str, data: bytes) -> StoredFile:
@@ -60,6 +66,50 @@ def test_replacing_what_is_gone_writes_nothing(place: Place) -> None:
     storage = place.storage()
     assert storage.replace("gone.json", b"x", '"0123"') is False
     assert storage.get("gone.json") is None
+
+
+@pytest.mark.parametrize("kind", ["server-error-after", "dropped-after"])
+def test_a_conditional_write_whose_answer_is_lost_is_ones_own(kind: str, place: Place) -> None:
+    storage = place.storage(place.settings(aws__max_attempts=3))
+    how = {"rate": 0.5, "seed": FIRST_OF_TWO[kind], "operations": ["PutObject"]}
+    with fault(place.aws, kind, **how):
+        assert storage.put_new("new.json", b"mine")
+    before = storage.get("new.json")
+    assert before is not None
+    with fault(place.aws, kind, **how):
+        assert storage.replace("new.json", b"mine again", before.etag)
+    assert storage.put_new("new.json", b"theirs") is False
+    assert storage.replace("new.json", b"theirs", before.etag) is False
+    after = storage.get("new.json")
+    assert after is not None
+    assert after.data == b"mine again"
+
+
+def test_two_who_write_the_same_bytes_are_told_apart(place: Place) -> None:
+    storage = place.storage()
+    assert [storage.put_new("same.json", b"{}") for _ in range(2)] == [True, False]
+
+
+def test_what_breaks_off_while_it_is_read_is_read_again(place: Place) -> None:
+    storage = place.storage()
+    storage.put("long.txt", b"x" * 10_000)
+    good = storage.get("long.txt")
+    with fault(place.aws, "cut-off", rate=0.5, seed=FIRST_OF_TWO["cut-off"]):
+        assert storage.get("long.txt") == good
+        assert place.aws.faults.on()[0]["hits"] == 1
+
+
+def test_what_always_breaks_off_may_be_tried_again_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reelroute.aws._backoff", lambda attempt: 0.0)
+    storage = place.storage()
+    storage.put("long.txt", b"x" * 10_000)
+    with (
+        fault(place.aws, "cut-off"),
+        pytest.raises(RetryableAwsError, match=r"reading s3://.*long\.txt"),
+    ):
+        storage.get("long.txt")
 
 
 def test_a_file_is_verified_by_its_bytes(place: Place) -> None:

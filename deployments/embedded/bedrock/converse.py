@@ -11,7 +11,7 @@ from deployments.embedded.bedrock.deployments import find_deployment
 from deployments.embedded.bedrock.errors import ServiceError, invalid, not_found
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.calls import Call
-from deployments.embedded.faults import TEACHER_ANSWERS
+from deployments.embedded.faults import MODEL_ANSWERS, TEACHER_ANSWERS
 from deployments.embedded.models.answers import RoutingModel
 from deployments.embedded.models.catalogue import TEACHER, foundation_model
 from deployments.embedded.restyle import STYLES, restyle
@@ -33,7 +33,8 @@ def converse(bedrock: Bedrock, params: dict[str, Any], call: Call) -> dict[str, 
     call.hash_text("\n".join(text for _, text in turns))
     text = _model(bedrock, params["modelId"]).answer(turns[0][1])
     if foundation_id(params["modelId"]) == TEACHER:
-        text = _spoilt(bedrock, text, call)
+        text = _spoilt(bedrock, TEACHER_ANSWERS, text, call)
+    text = _spoilt(bedrock, MODEL_ANSWERS, text, call)
     limit = params.get("inferenceConfig", {}).get("maxTokens")
     cut = limit is not None and simulated_tokens(len(text)) > limit
     if cut:
@@ -118,8 +119,8 @@ def _deployed(bedrock: Bedrock, arn: str) -> RoutingModel:
     return model.student
 
 
-def _spoilt(bedrock: Bedrock, text: str, call: Call) -> str:
-    hit = bedrock.faults.draw(TEACHER_ANSWERS)
+def _spoilt(bedrock: Bedrock, kind: str, text: str, call: Call) -> str:
+    hit = bedrock.faults.draw(kind, call.service, call.operation)
     if hit is None:
         return text
     style = hit.fault.style
@@ -127,5 +128,5 @@ def _spoilt(bedrock: Bedrock, text: str, call: Call) -> str:
         style = STYLES[(hit.hits - 1) % len(STYLES)]
     spoilt = restyle(text, style)
     if spoilt != text:
-        call.fault = f"{TEACHER_ANSWERS}:{style}"
+        call.fault = f"{kind}:{style}"
     return spoilt

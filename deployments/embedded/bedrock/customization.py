@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from deployments.embedded.bedrock import training
 from deployments.embedded.bedrock.custom_models import CustomModel
 from deployments.embedded.bedrock.errors import ServiceError, conflict, invalid, not_found
+from deployments.embedded.bedrock.fate import FAILURE, Fate, be_stuck, draw_fate
 from deployments.embedded.bedrock.listing import page
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
@@ -58,6 +59,7 @@ class CustomizationJob:
     model_name: str
     base: FoundationModel
     request: dict[str, Any]
+    fate: Fate = Fate.DONE
     status: Status = "InProgress"
     failure: str | None = None
     model: CustomModel | None = None
@@ -103,6 +105,7 @@ def create_model_customization_job(
             model_name=model_name,
             base=base,
             request=params,
+            fate=draw_fate(bedrock, call),
         )
         put_tags(bedrock, job.arn, params.get("jobTags"))
         bedrock.jobs[job.arn] = job
@@ -143,6 +146,10 @@ def _base_model(params: dict[str, Any]) -> FoundationModel:
 def _run(bedrock: Bedrock, job: CustomizationJob) -> None:
     """Train, in a thread of its own, and write the end into the job."""
     try:
+        if job.fate is Fate.FAILED:
+            raise training.JobFailed(FAILURE)
+        if job.fate is Fate.STUCK:
+            be_stuck(bedrock, job.stop_asked)
         student = training.run(bedrock, job)
     except training.JobStopped:
         with bedrock.lock:

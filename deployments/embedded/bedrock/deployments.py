@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from deployments.embedded.bedrock.custom_models import find_custom_model
 from deployments.embedded.bedrock.errors import conflict, not_found
+from deployments.embedded.bedrock.fate import FAILURE, Fate, draw_fate
 from deployments.embedded.bedrock.listing import page
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
@@ -44,6 +45,7 @@ class Deployment:
     name: str
     first_model_arn: str
     usable: bool
+    fate: Fate = Fate.DONE
     description: str | None = None
     created: datetime = field(default_factory=now)
     update: _Update | None = None
@@ -52,15 +54,18 @@ class Deployment:
     @property
     def status(self) -> str:
         """Creating, Active or Failed."""
-        if now() < self.created + timedelta(seconds=SECONDS_TO_ACTIVE):
+        due = self.created + timedelta(seconds=SECONDS_TO_ACTIVE)
+        if now() < due or self.fate is Fate.STUCK:
             return "Creating"
-        return "Active" if self.usable else "Failed"
+        return "Active" if self.usable and self.fate is Fate.DONE else "Failed"
 
     @property
     def failure(self) -> str | None:
         """Why it is Failed."""
         if self.status != "Failed":
             return None
+        if self.fate is Fate.FAILED:
+            return FAILURE
         return f"The custom model {self.first_model_arn} does not exist."
 
     @property
@@ -116,6 +121,7 @@ def create_custom_model_deployment(
             first_model_arn=model_arn,
             usable=model_arn in bedrock.custom_models,
             description=params.get("description"),
+            fate=draw_fate(bedrock, call),
         )
         put_tags(bedrock, deployment.arn, params.get("tags"))
         bedrock.deployments[deployment.arn] = deployment

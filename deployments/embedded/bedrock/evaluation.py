@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from deployments.embedded.bedrock import judging
 from deployments.embedded.bedrock.errors import conflict, invalid, not_found
+from deployments.embedded.bedrock.fate import FAILURE, Fate, be_stuck, draw_fate
 from deployments.embedded.bedrock.listing import page
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
@@ -26,6 +27,7 @@ class EvaluationJob:
     arn: str
     name: str
     request: dict[str, Any]
+    fate: Fate = Fate.DONE
     status: Status = "InProgress"
     failures: list[str] = field(default_factory=list)
     created: datetime = field(default_factory=now)
@@ -63,7 +65,12 @@ def create_evaluation_job(bedrock: Bedrock, params: dict[str, Any], call: Call) 
             return {"jobArn": bedrock.tokens[token]}
         if any(job.name == params["jobName"] for job in bedrock.evaluations.values()):
             raise conflict(f"The job name {params['jobName']!r} is taken by another job.")
-        job = EvaluationJob(bedrock.arn(f"evaluation-job/{new_id()}"), params["jobName"], params)
+        job = EvaluationJob(
+            arn=bedrock.arn(f"evaluation-job/{new_id()}"),
+            name=params["jobName"],
+            request=params,
+            fate=draw_fate(bedrock, call),
+        )
         put_tags(bedrock, job.arn, params.get("jobTags"))
         bedrock.evaluations[job.arn] = job
         bedrock.tokens[token] = job.arn
@@ -114,6 +121,10 @@ def _evaluator(config: dict[str, Any]) -> str:
 def _run(bedrock: Bedrock, job: EvaluationJob) -> None:
     """Judge, in a thread of its own, and write the end into the job."""
     try:
+        if job.fate is Fate.FAILED:
+            raise judging.JobFailed([FAILURE])
+        if job.fate is Fate.STUCK:
+            be_stuck(bedrock, job.stop_asked)
         judging.run(bedrock, job)
     except judging.JobStopped:
         outcome: tuple[Status, list[str]] = ("Stopped", [])

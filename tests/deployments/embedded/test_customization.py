@@ -8,6 +8,9 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from deployments.embedded.aws import EmbeddedAws
+from deployments.embedded.faults import FAILED_JOBS, STUCK_JOBS
+
 Put = Callable[[str, list[str]], str]
 
 
@@ -208,3 +211,30 @@ def test_a_foundation_model_shows_its_life_cycle(bedrock: Any) -> None:
     assert len(bedrock.list_foundation_models()["modelSummaries"]) == 4
     with pytest.raises(botocore.exceptions.ClientError, match="ResourceNotFoundException"):
         bedrock.get_foundation_model(modelIdentifier="amazon.nova-pro-v1:0")
+
+
+def test_a_job_that_is_made_to_fail_ends_as_failed_with_a_reason(
+    aws: EmbeddedAws, jobs: SimpleNamespace, put: Put, training_lines: list[str]
+) -> None:
+    aws.faults.set(FAILED_JOBS)
+    failed = jobs.run("made-to-fail", put("data/fails.jsonl", training_lines[:120]))
+    assert failed["status"] == "Failed"
+    assert "injected fault" in failed["failureMessage"]
+    assert FAILED_JOBS in {call.fault for call in aws.calls()}
+
+
+def test_a_stuck_job_goes_on_until_it_is_stopped(
+    aws: EmbeddedAws, bedrock: Any, jobs: SimpleNamespace, put: Put, training_lines: list[str]
+) -> None:
+    aws.faults.set(STUCK_JOBS)
+    uri = put("data/stuck.jsonl", training_lines[:120])
+    arn = jobs.create(jobs.request("stuck", uri))
+    aws.faults.clear()
+    assert jobs.run("beside-it", uri)["status"] == "Completed"
+    job = bedrock.get_model_customization_job(jobIdentifier=arn)
+    assert (job["status"], job["statusDetails"]["trainingDetails"]["status"]) == (
+        "InProgress",
+        "NotStarted",
+    )
+    bedrock.stop_model_customization_job(jobIdentifier=arn)
+    assert jobs.wait(arn)["status"] == "Stopped"

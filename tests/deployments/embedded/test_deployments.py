@@ -7,6 +7,10 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from deployments.embedded.aws import EmbeddedAws
+from deployments.embedded.bedrock import deployments
+from deployments.embedded.faults import FAILED_JOBS, STUCK_JOBS
+
 Put = Callable[[str, list[str]], str]
 NO_MODEL = (
     "arn:aws:bedrock:us-east-1:123456789012:custom-model/embedded.light-student-v1:0/000000000000"
@@ -117,3 +121,23 @@ def test_a_deployed_model_can_not_be_deleted(
     bedrock.delete_custom_model(modelIdentifier=model)
     with pytest.raises(botocore.exceptions.ClientError, match="ResourceNotFoundException"):
         bedrock.get_custom_model(modelIdentifier=model)
+
+
+@pytest.mark.parametrize(("kind", "status"), [(FAILED_JOBS, "Failed"), (STUCK_JOBS, "Creating")])
+def test_a_deployment_can_be_made_to_fail_or_to_stay_creating(
+    kind: str,
+    status: str,
+    aws: EmbeddedAws,
+    bedrock: Any,
+    trained: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deployments, "SECONDS_TO_ACTIVE", 0)
+    aws.faults.set(kind)
+    arn = bedrock.create_custom_model_deployment(
+        modelDeploymentName=f"made-{kind}", modelArn=trained["outputModelArn"]
+    )["customModelDeploymentArn"]
+    shown = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=arn)
+    assert shown["status"] == status
+    assert ("injected fault" in shown.get("failureMessage", "")) is (status == "Failed")
+    bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
