@@ -196,6 +196,22 @@ class PromoteSettings(_Section):
     max_p95_latency_ms: float = Field(default=1500, gt=0)
 
 
+class ScheduleSettings(_Section):
+    """When the pipeline starts by itself, and that only one run of an environment works."""
+
+    #: Minute, hour, day of the month, month, day of the week.
+    cron: str = "0 3 * * 1"
+    timezone: str = "UTC"
+    #: Whether the schedule fires.
+    active: bool = True
+    #: A run that is started while another is at work waits for it, or is refused.
+    collision: Literal["enqueue", "refuse"] = "enqueue"
+    #: How long an environment stays taken after its holder was last heard of.
+    lease_seconds: float = Field(default=120, gt=0)
+    #: How often a run that waits looks whether the environment is free.
+    poll_seconds: float = Field(default=5, gt=0)
+
+
 class BudgetSettings(_Section):
     """What one run may cost; the call that would pass it is not made."""
 
@@ -256,6 +272,7 @@ class Settings(_Section):
     deploy: DeploySettings = DeploySettings()
     evaluate: EvaluateSettings
     promote: PromoteSettings = PromoteSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     budget: BudgetSettings
 
     def section_hash(self, *names: str) -> str:
