@@ -13,13 +13,21 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo test lint format bench-student down install
+.PHONY: demo deploy worker test lint format bench-student down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
 	@$(BIN)/python -m deployments.local up
 	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE))
 	@echo "The servers stay up; 'make down' stops them."
+
+## deploy: work pool, deployments and automations in Prefect (CONFIG=configs/aws.yaml)
+deploy: $(STAMP)
+	@$(BIN)/python -m deployments deploy $(if $(CONFIG),--config $(CONFIG))
+
+## worker: runs what is deployed, in the foreground (CONFIG=configs/aws.yaml)
+worker: $(STAMP)
+	@$(BIN)/python -m deployments worker $(if $(CONFIG),--config $(CONFIG))
 
 ## test: the whole suite, offline
 test: $(STAMP)
