@@ -13,7 +13,7 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo deploy worker test lint format bench-student down install
+.PHONY: demo deploy worker test operation lint format bench-student down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -32,6 +32,10 @@ worker: $(STAMP)
 ## test: the whole suite, offline
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+## operation: schedule, second runs, dead runs and automations against a real Prefect; minutes
+operation: $(STAMP)
+	$(BIN)/python -m pytest -m operation tests/operation
 
 ## lint: format, lint and types
 lint: $(STAMP)

@@ -219,6 +219,29 @@ def report(run_id: str, config: str, as_json: bool) -> None:
 
 @click.command()
 @_config
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=REPORTS / "trends.html",
+    metavar="FILE",
+    help="The page to write; .reelroute/reports/trends.html if none is named.",
+)
+def trends(config: str, output: Path) -> None:
+    """One page with charts over all runs and releases, from their records in the bucket."""
+    from tasks.trends import read_trends, trends_page
+
+    storage = Storage(load_settings(config))
+    runs, releases = read_trends(storage)
+    if not runs:
+        raise StageError(
+            f"there are no runs in {storage.uri(RUNS_PREFIX)}: `reelroute run` starts one"
+        )
+    _write(output, trends_page(runs, releases, f"s3://{storage.bucket}").encode())
+    click.echo(f"{len(runs)} runs, {len(releases)} releases: {output}")
+
+
+@click.command()
+@_config
 def rollback(config: str) -> None:
     """Move the release pointer back to the release before the current one."""
     from tasks.promote import roll_back
@@ -233,6 +256,7 @@ COMMANDS: Final[dict[str, click.Command]] = {
     "stage": stage,
     "runs": runs,
     "report": report,
+    "trends": trends,
     "rollback": rollback,
 }
 
