@@ -13,7 +13,7 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo deploy worker test operation lint format bench-student down install
+.PHONY: demo deploy worker test operation browser lint format bench-student down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -36,6 +36,10 @@ test: $(STAMP)
 ## operation: schedule, second runs, dead runs and automations against a real Prefect; minutes
 operation: $(STAMP)
 	$(BIN)/python -m pytest -m operation tests/operation
+
+## browser: the Prefect UI in a real browser (REELROUTE_SCREENSHOTS=1: the README's pictures)
+browser: $(STAMP)
+	$(BIN)/python -m pytest -m browser tests/browser
 
 ## lint: format, lint and types
 lint: $(STAMP)

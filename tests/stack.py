@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
@@ -97,10 +97,12 @@ class Stack:
             end(process.pid)
             process.wait()
 
-    def kill_group(self, name: str) -> None:
-        """SIGKILL a process with everything that it has started."""
+    def kill_tree(self, name: str) -> None:
+        """SIGKILL a process with everything that it has started, the innermost first."""
         process = self._running.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        for child in reversed(psutil.Process(process.pid).children(recursive=True)):
+            child.kill()
+        process.kill()
         process.wait()
 
     def close(self) -> None:

@@ -144,7 +144,7 @@ def test_a_run_whose_worker_died_too_is_marked_crashed_and_retry_goes_on(
     working(config)
     run = stack.trigger("pipeline/killed")
     until("label is done", lambda: stack.stage_states(run).get("label") == "Completed")
-    stack.kill_group("worker")
+    stack.kill_tree("worker")
     crashed = stack.in_state(run, "Crashed", 180)
     assert crashed.state is not None
     assert "no sign of life for 65 s" in (crashed.state.message or "")
