@@ -13,7 +13,11 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
+<<<<<<< HEAD
 .PHONY: demo test lint format bench-student chaos down install
+=======
+.PHONY: demo deploy worker test operation browser lint format bench-student down install
+>>>>>>> wip-operate
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -21,9 +25,25 @@ demo: $(STAMP)
 	@$(BIN)/reelroute run $(if $(SIZE),--size $(SIZE))
 	@echo "The servers stay up; 'make down' stops them."
 
+## deploy: work pool, deployments and automations in Prefect (CONFIG=configs/aws.yaml)
+deploy: $(STAMP)
+	@$(BIN)/python -m deployments deploy $(if $(CONFIG),--config $(CONFIG))
+
+## worker: runs what is deployed, in the foreground (CONFIG=configs/aws.yaml)
+worker: $(STAMP)
+	@$(BIN)/python -m deployments worker $(if $(CONFIG),--config $(CONFIG))
+
 ## test: the whole suite, offline
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+## operation: schedule, second runs, dead runs and automations against a real Prefect; minutes
+operation: $(STAMP)
+	$(BIN)/python -m pytest -m operation tests/operation
+
+## browser: the Prefect UI in a real browser (REELROUTE_SCREENSHOTS=1: the README's pictures)
+browser: $(STAMP)
+	$(BIN)/python -m pytest -m browser tests/browser
 
 ## lint: format, lint and types
 lint: $(STAMP)

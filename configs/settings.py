@@ -67,6 +67,8 @@ class PrefectSettings(_Section):
     """Which Prefect server is used; without a URL, the one of Prefect's own settings."""
 
     api_url: str | None = None
+    #: Where flow runs work: a file of deployments/work_pools/.
+    work_pool: Literal["process", "docker", "ecs"] = "process"
 
 
 class ModelSettings(_Section):
@@ -196,6 +198,34 @@ class PromoteSettings(_Section):
     max_p95_latency_ms: float = Field(default=1500, gt=0)
 
 
+class ScheduleSettings(_Section):
+    """When the pipeline starts by itself, and that only one run of an environment works."""
+
+    #: Minute, hour, day of the month, month, day of the week.
+    cron: str = "0 3 * * 1"
+    timezone: str = "UTC"
+    #: Whether the schedule fires.
+    active: bool = True
+    #: A run that is started while another is at work waits for it, or is refused.
+    collision: Literal["enqueue", "refuse"] = "enqueue"
+    #: How long an environment stays taken after its holder was last heard of.
+    lease_seconds: float = Field(default=120, gt=0)
+    #: How often a run that waits looks whether the environment is free.
+    poll_seconds: float = Field(default=5, gt=0)
+
+
+class NotifySettings(_Section):
+    """Who is told when something needs a person, and when a run counts as too long or dead."""
+
+    #: The environment variable of `make deploy` that holds the webhook's URL. It gets a JSON
+    #: object with the key `text`.
+    url_variable: str = "REELROUTE_NOTIFY_URL"
+    #: A run that works for longer than this is told of.
+    long_run_minutes: float = Field(default=120, ge=1)
+    #: A flow run that gave no sign of life for so long is marked Crashed. Runs give one every 30.
+    silent_seconds: float = Field(default=100, ge=65)
+
+
 class BudgetSettings(_Section):
     """What one run may cost; the call that would pass it is not made."""
 
@@ -256,6 +286,8 @@ class Settings(_Section):
     deploy: DeploySettings = DeploySettings()
     evaluate: EvaluateSettings
     promote: PromoteSettings = PromoteSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    notify: NotifySettings = NotifySettings()
     budget: BudgetSettings
 
     def section_hash(self, *names: str) -> str:

@@ -92,7 +92,7 @@ def run(
         waiting = take_over(prefect, run_id, known_dead=dead, say=click.echo)
         if parameters:
             overrides = {**parameters.overrides, **overrides}
-    _follow(
+    ended = _follow(
         prefect,
         settings,
         f"pipeline/{settings.environment}",
@@ -105,7 +105,7 @@ def run(
         },
         waiting,
     )
-    _show_results(settings, storage, run_id)
+    _show_results(settings, storage, run_id or derive_run_id(str(ended.id)))
 
 
 @click.command()
@@ -219,6 +219,29 @@ def report(run_id: str, config: str, as_json: bool) -> None:
 
 @click.command()
 @_config
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=REPORTS / "trends.html",
+    metavar="FILE",
+    help="The page to write; .reelroute/reports/trends.html if none is named.",
+)
+def trends(config: str, output: Path) -> None:
+    """One page with charts over all runs and releases, from their records in the bucket."""
+    from tasks.trends import read_trends, trends_page
+
+    storage = Storage(load_settings(config))
+    runs, releases = read_trends(storage)
+    if not runs:
+        raise StageError(
+            f"there are no runs in {storage.uri(RUNS_PREFIX)}: `reelroute run` starts one"
+        )
+    _write(output, trends_page(runs, releases, f"s3://{storage.bucket}").encode())
+    click.echo(f"{len(runs)} runs, {len(releases)} releases: {output}")
+
+
+@click.command()
+@_config
 def rollback(config: str) -> None:
     """Move the release pointer back to the release before the current one."""
     from tasks.promote import roll_back
@@ -233,6 +256,7 @@ COMMANDS: Final[dict[str, click.Command]] = {
     "stage": stage,
     "runs": runs,
     "report": report,
+    "trends": trends,
     "rollback": rollback,
 }
 
@@ -276,7 +300,7 @@ def _follow(
     deployment: str,
     parameters: dict[str, Any],
     waiting: FlowRun | None = None,
-) -> None:
+) -> FlowRun:
     from flows.follow import follow, start_flow_run
 
     flow_run = waiting or start_flow_run(prefect, deployment, parameters)
@@ -285,23 +309,23 @@ def _follow(
     ended = follow(prefect, flow_run, click.echo)
     state = ended.state
     if state is None or not state.is_completed():
-        raise ReelRouteError(
-            f"{deployment} ended as {state.name}: {state.message}" if state else ""
-        )
+        what = f"{state.name}: {state.message}" if state else "nothing"
+        raise ReelRouteError(f"{deployment} ended as {what}{_next_step(deployment, ended)}")
     click.echo(f"{deployment}: {state.message}")
+    return ended
 
 
 def _next_step(deployment: str, ended: FlowRun) -> str:
-    if not deployment.startswith("pipeline/"):
+    if not deployment.startswith("pipeline/") or ended.state_name == "Refused":
         return ""
     run_id = ended.parameters.get("run_id") or derive_run_id(str(ended.id))
     return f"\nGo on with `reelroute run --run {run_id}`, or Retry in the UI"
 
 
-def _show_results(settings: Settings, storage: Storage, run_id: str | None) -> None:
+def _show_results(settings: Settings, storage: Storage, run_id: str) -> None:
     from tasks.reporting.summary_table import console_table
 
-    found = _run(settings, run_id or "latest")
+    found = _run(settings, run_id)
     manifest = found.manifest()
     summary = _summary(found, manifest)
     if summary:

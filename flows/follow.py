@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 POLL_SECONDS = 1.0
-#: A run that nobody has picked up for so long is said to be waiting for a runner.
+#: A run that nobody has picked up for so long is said to be waiting for a worker.
 PICK_UP_SECONDS = 30.0
+#: Names of states in which a flow run waits until another one has ended.
+WAITING = ("AwaitingConcurrencySlot", "Waiting")
 
 
 def use_server(settings: Settings) -> None:
@@ -68,8 +70,8 @@ def start_flow_run(
         found = prefect.read_deployment_by_name(deployment)
     except ObjectNotFound:
         raise ReelRouteError(
-            f"the Prefect server has no deployment {deployment!r}: is a runner up? On this machine "
-            "`python -m deployments.local up` starts one"
+            f"the Prefect server has no deployment {deployment!r}: has it been deployed? "
+            "`make deploy` does"
         ) from None
     return prefect.create_flow_run_from_deployment(
         found.id, parameters=parameters, name=f"{deployment.partition('/')[0]} (starting)"
@@ -84,7 +86,7 @@ def follow(prefect: SyncPrefectClient, flow_run: FlowRun, say: Callable[[str], N
     said: dict[UUID, str | None] = {}
     shown: dict[str, float] = {}
     started = time.monotonic()
-    waiting = False
+    waiting = queued = False
     while True:
         flow_run = prefect.read_flow_run(flow_run.id)
         stages = stages_of(prefect, flow_run.id)
@@ -102,10 +104,17 @@ def follow(prefect: SyncPrefectClient, flow_run: FlowRun, say: Callable[[str], N
                 say(f"  {name:9s} {(state.name or '').lower():9s} {state.message or ''}")
         if flow_run.state is not None and flow_run.state.is_final():
             return flow_run
-        picked_up = flow_run.start_time is not None
-        if not picked_up and not waiting and time.monotonic() - started > PICK_UP_SECONDS:
+        if flow_run.state is not None and flow_run.state.name in WAITING:
+            if not queued:
+                queued = True
+                say("  another run is at work on this environment: this one waits its turn …")
+        elif (
+            flow_run.start_time is None
+            and not waiting
+            and time.monotonic() - started > PICK_UP_SECONDS
+        ):
             waiting = True
-            say("  no runner has picked the run up yet; is one up and free? Waiting on …")
+            say("  no worker has picked the run up yet; is one up and free? Waiting on …")
         time.sleep(POLL_SECONDS)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from configs.settings import DEFAULT_PROFILE
 from flows.deploy import deploy
@@ -17,10 +17,13 @@ from flows.overview import Overview
 from flows.promote import promote
 from flows.resume import note_process
 from flows.stage import run_stage
-from flows.start import current_run_id, start_run
+from flows.start import current_run_id, find_run, start_run
+from flows.turn import EnvironmentTaken, environment_lease
 from flows.upload import upload
 from flows.validate import validate
 from reelroute.errors import ReelRouteError
+from tasks.lease import Lease
+from tasks.runs import Run
 
 STAGE_FLOWS = (label, validate, upload, distill, deploy, evaluate, promote)
 
@@ -56,11 +59,23 @@ def pipeline(
     """
     note_process()
     try:
-        run = start_run(run_id, config, overrides, queries_file)
+        run, settings = find_run(run_id, config, overrides)
+        with environment_lease(run, settings) as lease:
+            start_run(run, settings, overrides, queries_file)
+            return _stages(run, lease, config, overrides, force)
+    except EnvironmentTaken as taken:
+        return Cancelled(name="Refused", message=str(taken))
     except ReelRouteError as error:
         return Failed(message=str(error))
+
+
+def _stages(
+    run: Run, lease: Lease, config: str, overrides: dict[str, Any] | None, force: bool
+) -> State[Any]:
+    """One stage after the other, until one fails."""
     overview = Overview(run)
     for stage in STAGE_FLOWS:
+        lease.check()
         state = run_stage(stage, run.run_id, config, overrides, force)
         overview.add(stage.name, state)
         if not state.is_completed():

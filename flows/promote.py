@@ -6,6 +6,7 @@ from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
 from tasks.gate import choose
 from tasks.promote import (
+    announce_refusal,
     build_release,
     decide_all,
     promote_release,
@@ -29,6 +30,8 @@ def promote(stage: StageContext) -> StageResult:
     chosen = choose(decisions, summary)
     release = build_release(stage, summary, chosen.candidate)
     outcome = promote_release(stage, release, chosen)
+    if outcome.action == "refused":
+        announce_refusal(stage, chosen, outcome)
     files = show_decision(stage, decisions, chosen, outcome)
     return StageResult(
         summary=outcome.sentence(),

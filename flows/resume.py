@@ -1,6 +1,6 @@
 """Going on with a run: what became of the flow runs that worked on it before.
 
-A flow run notes the process that works on it (`host:pid`), because the runner doesn't. So a
+A flow run notes the process that works on it (`host:pid`), because the worker doesn't. So a
 flow run that Prefect still shows as Running can be told from one that is at work.
 """
 

@@ -24,6 +24,7 @@ from prefect.states import Completed, Failed
 from configs.settings import DEFAULT_PROFILE, ROOT, PromptName, Settings, load_settings
 from data_contracts.runs import Stage, StageRecord
 from flows.resume import note_process
+from flows.turn import require_nobody_else
 from reelroute import __version__
 from reelroute.errors import ReelRouteError, StageError
 from reelroute.release import sha256
@@ -93,6 +94,7 @@ def stage_flow(
             note_process()
             try:
                 run, typed = open_run(run_id, config, overrides)
+                require_nobody_else(run, typed)
                 upstream = {name: run.completed(name) for name in reads}
                 inputs = _inputs(typed, run, upstream)
                 records = run.records(stage)

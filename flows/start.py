@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from configs.settings import load_settings
+from configs.settings import Settings, load_settings
 from data_contracts.runs import check_run_id
 from flows.inputs import check_prices, derive_run_id, read_queries_file
 from tasks.local_student import check_training
@@ -23,26 +23,32 @@ def current_run_id() -> str:
     return str(given) if given else derive_run_id(str(flow_run.id))
 
 
-def start_run(
-    run_id: str | None,
-    config: str,
-    overrides: dict[str, Any] | None,
-    queries_file: str | None,
-) -> Run:
-    """The run to work on, its folder started if it is new.
+def find_run(
+    run_id: str | None, config: str, overrides: dict[str, Any] | None
+) -> tuple[Run, Settings]:
+    """The run to work on, which may be new, with what must be right before it starts.
 
     Raises:
-        ConfigError: the profile or the queries file can't be read.
+        ConfigError: the profile is wrong.
         ContractError: the run id is not allowed.
         AwsError: the bucket can't be reached.
     """
     settings = load_settings(config, overrides)
     check_prices(settings)
     check_training(settings)
-    flow_run_id = str(flow_run.id) if flow_run.id else None
     storage = Storage(settings)
     storage.check()
-    run = Run(storage, check_run_id(run_id or derive_run_id(str(flow_run_id))))
+    return Run(storage, check_run_id(run_id or derive_run_id(str(flow_run.id)))), settings
+
+
+def start_run(
+    run: Run, settings: Settings, overrides: dict[str, Any] | None, queries_file: str | None
+) -> None:
+    """Start the run's folder, if it is new.
+
+    Raises:
+        ConfigError: the queries file can't be read.
+        AwsError: the bucket can't be reached.
+    """
     queries = read_queries_file(queries_file) if queries_file else None
-    run.start(settings, overrides or {}, flow_run_id, queries)
-    return run
+    run.start(settings, overrides or {}, str(flow_run.id) if flow_run.id else None, queries)

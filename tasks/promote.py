@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
 
 from configs.settings import Settings
 from data_contracts.evaluation import (
@@ -15,6 +16,7 @@ from data_contracts.evaluation import (
     LOCAL_STUDENT,
     EvaluationSummary,
 )
+from data_contracts.events import GATE_REFUSED, environment_resource
 from data_contracts.runs import StageRecord, StoredFile
 from reelroute.errors import ReleaseError, StageError
 from reelroute.release import BedrockModel, Release, ReleasePointer, RouterKind, sha256
@@ -161,6 +163,21 @@ def show_decision(
         key="gate", markdown=markdown, description="Whether the run's model may be the release"
     )
     return {"gate": stage.run.put_text("promote/gate.md", markdown, "text/markdown")}
+
+
+def announce_refusal(stage: StageContext, chosen: GateDecision, outcome: Outcome) -> None:
+    """Let Prefect's automations know that the gate kept the run's model from the release."""
+    emit_event(
+        event=GATE_REFUSED,
+        resource=environment_resource(stage.settings.environment),
+        payload={
+            "message": f"run {stage.run.run_id}: {outcome.sentence()}",
+            "run_id": stage.run.run_id,
+            "candidate": chosen.candidate,
+            "release": outcome.version,
+            "failed": [check.name for check in chosen.checks if not check.passed],
+        },
+    )
 
 
 def roll_back(settings: Settings, storage: Storage) -> tuple[str, ReleasePointer]:

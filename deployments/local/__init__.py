@@ -1,1 +1,1 @@
-"""The local profile on this machine: embedded AWS, Prefect server and runner."""
+"""The local profile on this machine: embedded AWS, Prefect server and worker."""

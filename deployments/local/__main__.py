@@ -1,4 +1,4 @@
-"""`python -m deployments.local up|down|status|runner`."""
+"""`python -m deployments.local up | down | status`."""
 
 from deployments.local.cli import main
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import click
 
 from configs.settings import DEFAULT_PROFILE, Settings, load_settings
+from deployments.deploy import deploy
 from deployments.embedded import process as embedded
 from deployments.local import services
+from deployments.names import pool_name
 from reelroute.console import SentenceGroup
 from reelroute.errors import ConfigError
 
@@ -21,7 +24,7 @@ _config = click.option("--config", default=DEFAULT_PROFILE, show_default=True, m
 
 @click.group(cls=SentenceGroup)
 def main() -> None:
-    """The embedded AWS, a Prefect server and a runner of the pipeline, on this machine."""
+    """The embedded AWS, a Prefect server and a worker, on this machine."""
 
 
 @main.command()
@@ -30,22 +33,32 @@ def up(config: str) -> None:
     """Start what is not up yet; another Prefect server is used only if the profile names it."""
     settings = load_settings(config)
     port = _local_port(settings.aws.endpoint_url, "aws.endpoint_url")
+    api_url = _api_url(settings)
     server, started = embedded.up(port, settings.storage.bucket, embedded.DEFAULT_STATE)
     click.echo(f"embedded AWS    {_word(started)}  {server.endpoint_url}")
-    api_url = _api_url(settings)
     started = services.start_prefect_server(api_url)
     click.echo(f"Prefect server  {_word(started)}  {api_url.removesuffix('/api')}")
-    started = services.start_runner(config, api_url)
+    lines: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        workers: list[Future[bool]] = []
+        deploy(
+            config,
+            lines.append,
+            lambda: workers.append(pool.submit(services.start_worker, settings, api_url)),
+        )
+        started = workers[0].result()
+    deployed = sum(line.startswith("deployment ") for line in lines)
     click.echo(
-        f"runner          {_word(started)}  deployments of environment {settings.environment}"
+        f"deployments     up to date  {deployed} flows of environment {settings.environment}"
     )
+    click.echo(f"worker          {_word(started)}  work pool {pool_name(settings.environment)}")
 
 
 @main.command()
 def down() -> None:
     """Stop all three; what the embedded AWS held is gone, Prefect's history stays."""
     for name, stopped in (
-        ("runner", services.stop("runner")),
+        ("worker", services.stop("worker")),
         ("Prefect server", services.stop("prefect-server")),
         ("embedded AWS", embedded.down(embedded.DEFAULT_STATE)),
     ):
@@ -59,21 +72,12 @@ def status() -> None:
     up = {
         "embedded AWS": aws is not None,
         "Prefect server": services.running("prefect-server") is not None,
-        "runner": services.running("runner") is not None,
+        "worker": services.running("worker") is not None,
     }
     for name, is_up in up.items():
         click.echo(f"{name:15s} {'up' if is_up else 'down'}")
     if not all(up.values()):
         sys.exit(DOWN)
-
-
-@main.command()
-@_config
-def runner(config: str) -> None:
-    """Serve the deployments in the foreground."""
-    from deployments.local.runner import serve_deployments
-
-    serve_deployments(config)
 
 
 def _word(started: bool) -> str:

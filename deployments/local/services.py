@@ -1,4 +1,4 @@
-"""The Prefect server and the runner as background processes of the checkout."""
+"""The Prefect server and the worker as background processes of the checkout."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from configs.settings import ENVIRONMENT_PREFIX, ROOT
+from configs.settings import ENVIRONMENT_PREFIX, ROOT, Settings
 from deployments.embedded.process import end, is_alive
+from deployments.worker import worker_command, worker_environment
 from reelroute.errors import ReelRouteError
 
-ServiceName = Literal["prefect-server", "runner"]
+ServiceName = Literal["prefect-server", "worker"]
 
 STATE: Final = ROOT / ".reelroute"
 _SECONDS_TO_START: Final = 120
 _POLL: Final = 0.25
-#: What the runner takes over of the settings in the environment: where things are. All else
+#: What the worker takes over of the settings in the environment: where things are. All else
 #: is a run's own and comes with it.
-_RUNNER_SETTINGS: Final = ("AWS__", "STORAGE__", "PREFECT__")
+_WORKER_SETTINGS: Final = ("AWS__", "STORAGE__", "PREFECT__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +68,20 @@ def start_prefect_server(api_url: str) -> bool:
     return _start("prefect-server", command, api_url, lambda: _answers(api_url), {})
 
 
-def start_runner(config: str, api_url: str) -> bool:
-    """Start a runner that serves the deployments, unless it is up; whether it was started now."""
-    service = running("runner")
+def start_worker(settings: Settings, api_url: str) -> bool:
+    """Start a worker of the environment's work pool, unless one is up; whether it was started."""
+    service = running("worker")
     if service and service.url == api_url:
         return False
     if service:
-        stop("runner")
-    ready = _file("runner", "ready")
-    ready.unlink(missing_ok=True)
-    command = [*_python("deployments.local"), "runner", "--config", config]
-    taken = {"REELROUTE_RUNNER_READY": str(ready)}
-    return _start("runner", command, api_url, ready.is_file, taken)
+        stop("worker")
+    log = _file("worker", "log")
+    log.unlink(missing_ok=True)
+
+    def has_started() -> bool:
+        return b"started!" in log.read_bytes()
+
+    return _start("worker", worker_command(settings), api_url, has_started, worker_environment())
 
 
 def stop(name: ServiceName) -> bool:
@@ -99,7 +102,6 @@ def prefect_environment(api_url: str) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "DO_NOT_TRACK": "1",
     }
 
@@ -143,7 +145,7 @@ def _inherited() -> dict[str, str]:
         if not variable.startswith("PREFECT_")
         and (
             not variable.startswith(ENVIRONMENT_PREFIX)
-            or variable.removeprefix(ENVIRONMENT_PREFIX).startswith(_RUNNER_SETTINGS)
+            or variable.removeprefix(ENVIRONMENT_PREFIX).startswith(_WORKER_SETTINGS)
         )
     }
 
@@ -171,7 +173,7 @@ def _python(module: str) -> list[str]:
 
 def _mark(name: ServiceName) -> str:
     """What the service's command line holds: process numbers are used again."""
-    return "server start" if name == "prefect-server" else "deployments.local runner"
+    return "server start" if name == "prefect-server" else "worker start"
 
 
 def _file(name: ServiceName, ending: str) -> Path:

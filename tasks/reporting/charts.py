@@ -369,6 +369,46 @@ def quality_against_latency(summary: EvaluationSummary) -> bytes:
     return _png(figure)
 
 
+def by_run(
+    title: str, subtitle: str, unit: str, runs: Sequence[str], series: Mapping[str, Sequence[float]]
+) -> bytes:
+    """A measure over the runs, oldest first, a line for each of several names.
+
+    Args:
+        unit: what the vertical axis measures.
+        runs: the runs' labels.
+        series: name to a value for each run; NaN where the run has none.
+
+    Raises:
+        ValueError: there are no runs.
+    """
+    if not runs:
+        raise ValueError("no runs: their trend can't be drawn")
+    figure = _figure(3.6, title, subtitle)
+    axes = figure.subplots()
+    others = sorted(series.keys() - _ROLE_COLOURS.keys())
+    colours = {**_ROLE_COLOURS, **dict(zip(others, cycle(_OTHER_COLOURS), strict=False))}
+    for (name, values), marker in zip(series.items(), cycle(_MARKERS), strict=False):
+        axes.plot(
+            range(len(runs)),
+            values,
+            label=name,
+            color=colours[name],
+            marker=marker,
+            markersize=5,
+            linewidth=1.6,
+            clip_on=False,
+        )
+    axes.set_ylabel(unit, fontsize=_SMALL, color=_SOFT)
+    # As many labels as there is room for.
+    every = -(-len(runs) // 12)
+    axes.set_xticks(range(0, len(runs), every), runs[::every])
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+    _plain(axes, "y")
+    _legend(figure, axes)
+    return _png(figure)
+
+
 def _label_points(
     figure: Figure,
     axes: Axes,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from tasks.reporting.content import Block, Cell, Figure, Table, report_content
+from tasks.reporting.content import Block, Cell, Content, Figure, Table, report_content
 from tasks.reporting.inputs import ReportInput
 from tasks.reporting.text import visible
 
@@ -24,8 +24,12 @@ def evaluation_page(report: ReportInput, charts: Mapping[str, bytes] | None) -> 
     Raises:
         ValueError: a chart's name is not known.
     """
-    content = report_content(report, dict(charts or {}))
-    return _template().render(content=content, run_id=report.run_id)
+    return content_page(report_content(report, dict(charts or {})), f"run {report.run_id}")
+
+
+def content_page(content: Content, about: str) -> str:
+    """Any content as HTML in the same manner; `about` says what it is of."""
+    return _template().render(content=content, about=about)
 
 
 @cache

@@ -316,10 +316,10 @@ def test_a_queries_file_that_cannot_be_read_is_one_sentence(
     assert f"queries file {path} can't be read" in said
 
 
-def test_without_a_runner_the_deployment_is_missed_by_name(place: Place) -> None:
+def test_a_missing_deployment_is_named(place: Place) -> None:
     config = place.profile(environment="nobody-serves")
     said = refused("run", "--config", config)
-    assert "no deployment 'pipeline/nobody-serves': is a runner up?" in said
+    assert "no deployment 'pipeline/nobody-serves': has it been deployed?" in said
 
 
 def test_an_unknown_stage_is_refused_with_those_there_are(place: Place) -> None:
@@ -333,7 +333,7 @@ def test_an_unknown_stage_is_refused_with_those_there_are(place: Place) -> None:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Flow runs are run at once, in this process, instead of by a runner."""
+    """Flow runs are run at once, in this process, instead of by a worker."""
     started: list[tuple[str, dict[str, Any]]] = []
     by_name = {flow.name: flow for flow in (pipeline, *STAGE_FLOWS)}
 

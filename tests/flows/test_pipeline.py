@@ -141,7 +141,7 @@ def test_a_second_start_of_the_run_skips_all_seven_and_asks_no_model(
     assert state.is_completed(), state.message
     assert stages_of(state) == dict.fromkeys(STAGES, "Skipped")
     assert bedrock(calls) <= LOOK_UPS
-    assert calls.count("PutObject") == 0
+    assert calls.count("PutObject") == 2  # the lease, taken and freed
     assert finished.run.records() == before
 
 

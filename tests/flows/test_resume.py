@@ -250,9 +250,11 @@ def test_a_run_that_nobody_picks_up_is_said_to_wait_once(monkeypatch: pytest.Mon
     said: list[str] = []
     server: Any = Scripted((None, None), (None, None), (Completed(), None))
     follow(server, server.run, said.append)
-    assert said == ["  no runner has picked the run up yet; is one up and free? Waiting on …"]
+    assert said == ["  no worker has picked the run up yet; is one up and free? Waiting on …"]
 
 
 def test_a_deployment_that_is_not_there_is_named(prefect: SyncPrefectClient) -> None:
-    with pytest.raises(ReelRouteError, match="no deployment 'pipeline/nowhere': is a runner up"):
+    with pytest.raises(
+        ReelRouteError, match="no deployment 'pipeline/nowhere': has it been deployed"
+    ):
         start_flow_run(prefect, "pipeline/nowhere", {})

@@ -13,6 +13,7 @@ from reelroute.errors import ReleaseError, StageError
 from reelroute.release import BedrockModel, Prompt, Release, ReleasePointer
 from tasks.gate import GateCheck, GateDecision
 from tasks.promote import (
+    announce_refusal,
     build_release,
     decide_all,
     promote_release,
@@ -61,6 +62,21 @@ def pointer(place: Place) -> ReleasePointer:
     found = current_pointer(place.storage())
     assert found is not None
     return found.pointer
+
+
+def test_a_refusal_is_an_event_with_its_reasons(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(tasks.promote, "emit_event", lambda **event: events.append(event))
+    stage = place.stage("promote")
+    outcome = promote_release(stage, release("a-1"), NO)
+    announce_refusal(stage, NO, outcome)
+    (event,) = events
+    assert event["event"] == "reelroute.gate.refused"
+    assert event["resource"]["prefect.resource.id"] == "reelroute.environment.local"
+    assert event["payload"]["failed"] == ["valid rate"]
+    assert event["payload"]["message"].startswith("run run-1: refused: there is no release yet")
 
 
 def test_the_first_release_makes_the_pointer(place: Place) -> None:

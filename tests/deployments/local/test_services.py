@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from configs.settings import load_settings
 from deployments.local import cli, services
 from reelroute.errors import ReelRouteError
 
@@ -123,17 +124,17 @@ def started_with() -> dict[str, str]:
     """The environment of a service that is started; this one ends at once."""
     command = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
     with pytest.raises(ReelRouteError, match="ended while it started"):
-        services._start("runner", command, "http://127.0.0.1:1/api", lambda: False, {})
-    found: dict[str, str] = json.loads((services.STATE / "runner.log").read_text())
+        services._start("worker", command, "http://127.0.0.1:1/api", lambda: False, {})
+    found: dict[str, str] = json.loads((services.STATE / "worker.log").read_text())
     return found
 
 
 def test_a_service_that_ends_while_it_starts_names_its_log(state: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no room')"]
-    with pytest.raises(ReelRouteError, match="the runner ended while it started") as error:
-        services._start("runner", command, "http://127.0.0.1:1/api", lambda: False, {})
-    assert str(state / "runner.log") in str(error.value)
-    assert (state / "runner.log").read_text() == "no room\n"
+    with pytest.raises(ReelRouteError, match="the worker ended while it started") as error:
+        services._start("worker", command, "http://127.0.0.1:1/api", lambda: False, {})
+    assert str(state / "worker.log") in str(error.value)
+    assert (state / "worker.log").read_text() == "no room\n"
 
 
 @pytest.mark.parametrize("columns", ["20", "200"])
@@ -141,40 +142,40 @@ def test_a_service_that_is_up_is_found_and_stopped_however_narrow_the_terminal(
     columns: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    assert services.running("runner") is None
+    assert services.running("worker") is None
     living = subprocess.Popen(
-        [sys.executable, "-c", "import signal; signal.pause()", "deployments.local runner"]
+        [sys.executable, "-c", "import signal; signal.pause()", "prefect worker start"]
     )
     try:
         state.mkdir(parents=True, exist_ok=True)
         note = {"pid": living.pid, "url": "http://127.0.0.1:1/api"}
-        (state / "runner.json").write_text(json.dumps(note))
-        found = services.running("runner")
+        (state / "worker.json").write_text(json.dumps(note))
+        found = services.running("worker")
         assert found is not None
         assert found.pid == living.pid
-        assert services.start_runner("configs/local.yaml", note["url"]) is False
-        assert services.stop("runner") is True
+        assert services.start_worker(load_settings(), note["url"]) is False
+        assert services.stop("worker") is True
         living.wait(timeout=30)
     finally:
         living.kill()
         living.wait()
-    assert services.running("runner") is None
-    assert services.stop("runner") is False
+    assert services.running("worker") is None
+    assert services.stop("worker") is False
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": "x", "port": 1}', "[]"])
 def test_a_broken_note_of_a_service_counts_as_none(content: str, state: Path) -> None:
     state.mkdir(parents=True)
-    (state / "runner.json").write_text(content)
-    assert services.running("runner") is None
+    (state / "worker.json").write_text(content)
+    assert services.running("worker") is None
 
 
 def test_a_process_number_that_is_used_again_is_not_ours(state: Path) -> None:
     state.mkdir(parents=True)
     note = {"pid": os.getpid(), "url": "http://127.0.0.1:1/api"}
-    (state / "runner.json").write_text(json.dumps(note))
-    assert services.running("runner") is None
-    assert services.stop("runner") is False
+    (state / "worker.json").write_text(json.dumps(note))
+    assert services.running("worker") is None
+    assert services.stop("worker") is False
 
 
 def test_status_says_what_is_down_by_its_exit_code() -> None:

@@ -1,0 +1,5 @@
+"""`python -m deployments deploy | worker`."""
+
+from deployments.cli import main
+
+main(prog_name="python -m deployments")
