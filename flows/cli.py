@@ -6,6 +6,7 @@ Prefect is imported only by the commands that speak to its server.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -228,11 +229,39 @@ def rollback(config: str) -> None:
     click.echo(f"rolled back from {left} to {pointer.version} (serial {pointer.serial})")
 
 
+@click.command()
+@_config
+@click.option(
+    "--logs", metavar="PATH", help="A file or folder of logs, in place of those in the bucket."
+)
+@click.option(
+    "--window-end",
+    type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%SZ"]),
+    help="Where the window ends, in UTC, as in 2026-01-31T14:00; default: the last full one.",
+)
+def monitor(config: str, logs: str | None, window_end: datetime | None) -> None:
+    """Look at a window of production logs: has anything changed?"""
+    settings = load_settings(config)
+    if logs and not Path(logs).exists():
+        raise ConfigError(f"logs {logs}: there is no such file or folder")
+    _follow(
+        _prefect(settings),
+        settings,
+        f"monitor/{settings.environment}",
+        {
+            "config": config,
+            "logs": str(Path(logs).resolve()) if logs else None,
+            "window_end": f"{window_end:%Y-%m-%dT%H:%M:%SZ}" if window_end else None,
+        },
+    )
+
+
 COMMANDS: Final[dict[str, click.Command]] = {
     "run": run,
     "stage": stage,
     "runs": runs,
     "report": report,
+    "monitor": monitor,
     "rollback": rollback,
 }
 

@@ -109,12 +109,12 @@ def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> 
     return isinstance(state.data, RetryableAwsError)
 
 
-def stage_task(function: Callable[P, R]) -> Callable[P, R]:
-    """A retryable Prefect task of a stage.
+def as_task(function: Callable[P, R]) -> Task[P, R]:
+    """A retryable Prefect task.
 
     What a later try may mend (`RetryableAwsError`) is retried with jittered exponential
     backoff; any other error of ReelRoute ends the task at once. Such errors are states with a
-    sentence, without a stack trace, and are raised to the calling flow as they are.
+    sentence, without a stack trace; the error is their data.
     """
 
     @functools.wraps(function)
@@ -124,7 +124,7 @@ def stage_task(function: Callable[P, R]) -> Callable[P, R]:
         except ReelRouteError as error:
             return Failed(message=str(error), data=error)
 
-    prefect_task = task(
+    made = task(
         name=function.__name__.replace("_", "-"),
         description=inspect.getdoc(function),
         retries=TASK_RETRIES,
@@ -134,6 +134,15 @@ def stage_task(function: Callable[P, R]) -> Callable[P, R]:
         persist_result=False,
         cache_policy=NO_CACHE,
     )(speaking)
+    return cast(Task[P, R], made)
+
+
+def stage_task(function: Callable[P, R]) -> Callable[P, R]:
+    """A retryable Prefect task of a stage, as `as_task` makes it.
+
+    Errors of ReelRoute are raised to the calling flow as they are.
+    """
+    prefect_task = as_task(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from data_contracts.queries import (
     UNKNOWN,
     LabelledQuery,
     QuarantinedQuery,
+    query_problem,
 )
 from data_contracts.runs import Cost, StoredFile
 from reelroute.errors import AnswerError, StageError
@@ -218,17 +218,6 @@ def read_queries(text: str) -> list[str]:
     if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
         raise AnswerError("'queries' is not a list of texts")
     return queries
-
-
-def query_problem(text: str) -> str | None:
-    """Why a text can't be a query, or None."""
-    if not text.strip():
-        return "empty"
-    if len(text) > MAX_QUERY_CHARACTERS:
-        return f"{len(text)} characters long, at most {MAX_QUERY_CHARACTERS} are allowed"
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        return "holds control characters"
-    return None
 
 
 @dataclass

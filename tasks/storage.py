@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,7 +14,7 @@ from botocore.exceptions import ClientError
 from configs.settings import Settings
 from data_contracts.runs import StoredFile
 from reelroute.aws import AwsAccess, error_code, speaking
-from reelroute.errors import StageError
+from reelroute.errors import RetryableAwsError, StageError
 
 _ABSENT = ("NoSuchKey", "404", "NotFound")
 
@@ -115,12 +117,34 @@ class Storage:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys that start with `prefix`, sorted."""
+        yield from (key for key, _ in self.files(prefix))
+
+    def files(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """All keys that start with `prefix` with the time of their last writing, sorted."""
         with speaking(f"listing {self.uri(prefix)}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix
             )
             for page in pages:
-                yield from (entry["Key"] for entry in page.get("Contents", ()))
+                yield from ((e["Key"], e["LastModified"]) for e in page.get("Contents", ()))
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object of any size to a file of this machine, piece by piece.
+
+        Raises:
+            StageError: there is none.
+        """
+        from boto3.exceptions import Boto3Error
+
+        with speaking(f"reading {self.uri(key)}"):
+            try:
+                self._client.download_file(self.bucket, key, str(path))
+            except ClientError as error:
+                if error_code(error) in _ABSENT:
+                    raise StageError(f"{self.uri(key)} is gone") from None
+                raise
+            except Boto3Error as error:
+                raise RetryableAwsError(f"reading {self.uri(key)}: {error}. Run again") from error
 
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly below `prefix` (which ends in a slash)."""

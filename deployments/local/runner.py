@@ -1,4 +1,4 @@
-"""The runner: deployments of the pipeline and of every stage, served by one process."""
+"""The runner: deployments of the pipeline, every stage and the monitor, served by one process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 
 from configs.settings import load_settings
+from flows.monitor import monitor
 from flows.pipeline import STAGE_FLOWS, pipeline
 from flows.stage import code_version
 
@@ -31,7 +32,7 @@ def serve_deployments(config: str) -> None:
                 version=code_version(),
             ),
         )
-        for flow in (pipeline, *STAGE_FLOWS)
+        for flow in (pipeline, *STAGE_FLOWS, monitor)
     ]
     ready = os.environ.get("REELROUTE_RUNNER_READY")
     if ready:

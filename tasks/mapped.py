@@ -1,0 +1,78 @@
+"""Mapped tasks: one task over many items, where the profile has them run.
+
+Threads of the flow's process, or workers of a Dask cluster, on this machine or elsewhere: the
+task is the same, and what it is given must be able to travel. On Dask a task opens its own
+connections.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from configs.settings import TaskRunnerSettings
+from reelroute.errors import ConfigError, ReelRouteError
+from tasks.base import as_task
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def task_runner(settings: TaskRunnerSettings) -> TaskRunner[Any]:
+    """The task runner that a profile names.
+
+    Raises:
+        ConfigError: Dask is named and not installed.
+    """
+    if settings.kind == "threads":
+        return ThreadPoolTaskRunner(max_workers=settings.workers)
+    try:
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`task_runner.kind: dask` needs {error.name}: pip install -e '.[dask]', or set "
+            "`task_runner.kind` to threads"
+        ) from None
+    if settings.address:
+        return cast(TaskRunner[Any], DaskTaskRunner(address=settings.address))
+    cluster = {
+        "n_workers": settings.workers,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+    }
+    return cast(TaskRunner[Any], DaskTaskRunner(cluster_kwargs=cluster))
+
+
+def map_task(
+    where: TaskRunnerSettings,
+    function: Callable[..., R],
+    items: Sequence[T],
+    /,
+    **static: Any,
+) -> Iterator[R]:
+    """Run a task on every item; the results in the items' order, each once it is there.
+
+    Args:
+        where: the profile's task runner.
+        function: its first parameter is the item.
+        static: its other parameters, the same for all items.
+
+    Raises:
+        ReelRouteError: a task ended with it; the others end or are not begun.
+    """
+    if not items:
+        return
+    task = as_task(function)
+    name = next(iter(inspect.signature(function).parameters))
+    with task_runner(where) as runner:
+        futures = [runner.submit(task, parameters={name: item, **static}) for item in items]
+        for future in futures:
+            future.wait()
+            state = future.state
+            if isinstance(state.data, ReelRouteError):
+                raise state.data
+            yield cast(R, state.result())
