@@ -13,7 +13,7 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo test lint format bench-student down install
+.PHONY: demo test test-slow lint format bench-student down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -24,6 +24,10 @@ demo: $(STAMP)
 ## test: the whole suite, offline
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+## test-slow: what `test` leaves out (a Dask cluster of two workers)
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 ## lint: format, lint and types
 lint: $(STAMP)

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -170,6 +171,7 @@ class Progress:
 
     def __init__(self, key: str, description: str, total: int) -> None:
         self._total, self.done, self._moved = max(total, 1), 0, time.monotonic()
+        self._lock = threading.Lock()
         self._description = description
         self._id: Any = None
         try:
@@ -179,8 +181,9 @@ class Progress:
         self._id = create_progress_artifact(progress=0.0, key=key, description=description)
 
     def advance(self, by: int = 1) -> None:
-        """Count so many more as done."""
-        self.show(self.done + by)
+        """Count so many more as done; safe to call from many threads."""
+        with self._lock:
+            self.show(self.done + by)
 
     def show(self, done: int, description: str | None = None) -> None:
         """Show so many as done, and another description if one is given."""

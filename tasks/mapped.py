@@ -17,7 +17,6 @@ from configs.settings import TaskRunnerSettings
 from reelroute.errors import ConfigError, ReelRouteError
 from tasks.base import as_task
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -42,7 +41,7 @@ def task_runner(settings: TaskRunnerSettings) -> TaskRunner[Any]:
         "n_workers": settings.workers,
         "threads_per_worker": 1,
         "host": "127.0.0.1",
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
     }
     return cast(TaskRunner[Any], DaskTaskRunner(cluster_kwargs=cluster))
 
@@ -50,7 +49,8 @@ def task_runner(settings: TaskRunnerSettings) -> TaskRunner[Any]:
 def map_task(
     where: TaskRunnerSettings,
     function: Callable[..., R],
-    items: Sequence[T],
+    over: str,
+    items: Sequence[Any],
     /,
     **static: Any,
 ) -> Iterator[R]:
@@ -58,18 +58,19 @@ def map_task(
 
     Args:
         where: the profile's task runner.
-        function: its first parameter is the item.
+        function: a plain function, or one that is a stage's task.
+        over: its parameter that an item is given as.
+        items: one a task.
         static: its other parameters, the same for all items.
 
     Raises:
-        ReelRouteError: a task ended with it; the others end or are not begun.
+        ReelRouteError: a task ended with it; those that run meanwhile end, too.
     """
     if not items:
         return
-    task = as_task(function)
-    name = next(iter(inspect.signature(function).parameters))
+    task = as_task(inspect.unwrap(function))
     with task_runner(where) as runner:
-        futures = [runner.submit(task, parameters={name: item, **static}) for item in items]
+        futures = [runner.submit(task, parameters={over: item, **static}) for item in items]
         for future in futures:
             future.wait()
             state = future.state

@@ -51,11 +51,16 @@ class Storage:
     """
 
     def __init__(self, settings: Settings, client: Any | None = None) -> None:
+        self._settings = settings
         self.bucket = settings.storage.bucket
         self._client = client or aws_access(settings).client("s3")
         self._encryption: dict[str, str] = {"ServerSideEncryption": settings.storage.encryption}
         if settings.storage.kms_key_id:
             self._encryption["SSEKMSKeyId"] = settings.storage.kms_key_id
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[Settings]]:
+        # In another process it opens its own connections.
+        return Storage, (self._settings,)
 
     def uri(self, key: str) -> str:
         """The object's `s3://` address."""

@@ -85,6 +85,7 @@ def read_logs(
     results = map_task(
         settings.task_runner,
         aggregate_log,
+        "log",
         files,
         settings=settings,
         reading=reading,
