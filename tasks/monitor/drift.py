@@ -16,6 +16,7 @@ from typing import Final
 
 from configs.settings import MonitorSettings
 from data_contracts.monitoring import Aggregate, Comparison, Histogram, Reference
+from reelroute.weights import MODALITIES
 
 #: One comparison in so many may call chance drift.
 _CHANCE: Final = 1e-5
@@ -41,6 +42,8 @@ SHARE_MEASURES: Final[dict[str, str]] = {
     "vocabulary": "new",
     "refused": "refused",
 }
+#: The bins of weights from 0.4 on.
+LARGE_WEIGHTS: Final = frozenset({"0.40 to 0.60", "0.60 to 0.80", "0.80 and more"})
 #: A bin of latency is so much slower than the one before.
 LATENCY_STEP: Final = 1.1
 
@@ -74,6 +77,18 @@ def chance_difference(share: float, n: int, m: int) -> float:
     return NormalDist().inv_cdf(1 - _CHANCE) * math.sqrt(share * (1 - share) * (1 / n + 1 / m))
 
 
+def large_weights(weights: Mapping[str, int]) -> Histogram:
+    """A histogram of weights in two bins: how often the channel gets a large one.
+
+    A student's answers lie nearer to the middle than the labels that it learned from: over the
+    finer bins their index to the labels is 0.2 to 0.4 without any change of the queries, over
+    these two it is 0.01.
+    """
+    large = sum(count for name, count in weights.items() if name in LARGE_WEIGHTS)
+    small = sum(weights.values()) - large
+    return {"under 0.40": small, "0.40 and more": large} if weights else {}
+
+
 def percentile(latency: Mapping[str, int], share: float) -> float:
     """A percentile of a latency histogram in milliseconds: the upper end of its bin."""
     rank = share * sum(latency.values())
@@ -95,6 +110,8 @@ def compare(
     limits = settings.thresholds
     for measure, limit in PSI_MEASURES.items():
         now, then = window.histogram(measure), reference.histogram(measure)
+        if name == "training" and measure in MODALITIES:
+            now, then = large_weights(now), large_weights(then)
         if now and then:
             yield _index(settings, measure, now, then, name, getattr(limits, limit))
     for measure, watched in SHARE_MEASURES.items():

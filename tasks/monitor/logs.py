@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,7 +80,6 @@ def read_logs(
     Args:
         models: the deployments whose calls in invocation logs are requests.
     """
-    aggregate, sample = Aggregate(), dict[str, Sampled]()
     progress = Progress("monitor-files", f"{len(files)} log files", len(files))
     results = map_task(
         settings.task_runner,
@@ -91,13 +90,23 @@ def read_logs(
         reading=reading,
         models=frozenset(models),
     )
-    for result in results:
-        aggregate += result.aggregate
-        sample = _merged(sample, result.sample, reading.sample_size)
-        progress.advance()
-    for name, reason in aggregate.unreadable.items():
+    found = add_up(results, reading.sample_size, progress.advance)
+    for name, reason in found.aggregate.unreadable.items():
         logger().warning("%s can't be read: %s", name, reason)
-    return WindowLogs(len(files), aggregate, tuple(sample.values()))
+    return found
+
+
+def add_up(
+    results: Iterable[FileAggregate], sample_size: int, done: Callable[[], None]
+) -> WindowLogs:
+    """The files' aggregates added up; of their samples the texts of the lowest ranks."""
+    files, aggregate, sample = 0, Aggregate(), dict[str, Sampled]()
+    for result in results:
+        files += 1
+        aggregate += result.aggregate
+        sample = _merged(sample, result.sample, sample_size)
+        done()
+    return WindowLogs(files, aggregate, tuple(sample.values()))
 
 
 def aggregate_log(

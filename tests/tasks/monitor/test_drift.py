@@ -144,3 +144,12 @@ def test_in_small_samples_chance_raises_the_threshold() -> None:
         **settings,
     )["channel"]
     assert few.threshold > many.threshold == SETTINGS.thresholds.channel
+
+
+def test_beside_labels_only_large_weights_are_told_apart_from_small_ones() -> None:
+    labels = only(visual={"under 0.05": 4000, "0.80 and more": 1000})
+    answers = only(visual={"0.05 to 0.20": 4000, "0.60 to 0.80": 1000})
+    (beside_labels,) = compare(SETTINGS, answers, labels, "training")
+    (beside_answers,) = compare(SETTINGS, answers, labels, "before")
+    assert beside_labels.value == pytest.approx(0)
+    assert beside_answers.drifted
