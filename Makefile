@@ -13,7 +13,7 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-.PHONY: demo test test-slow lint format bench-student down install
+.PHONY: demo test test-slow lint format bench-student bench-monitor down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -44,6 +44,11 @@ format: $(STAMP)
 bench-student: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.student $(if $(HELDOUT),--heldout "$(HELDOUT)") \
 	  $(if $(SIZE),--size $(SIZE)) $(if $(MODEL),--model "$(MODEL)")
+
+## bench-monitor: the monitor over 2 and 20 million log lines, and what it notices (25 minutes;
+## LINES="2000000": fewer lines)
+bench-monitor: $(STAMP)
+	$(BIN)/python -m benchmarks.monitor $(if $(LINES),--lines $(LINES))
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

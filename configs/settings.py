@@ -203,19 +203,19 @@ class DriftThresholds(_Section):
     """
 
     #: Population stability index of the leading channel.
-    channel: float = Field(default=0.1, gt=0)
+    channel: float = Field(default=0.05, gt=0)
     #: … of each channel's weights.
-    weights: float = Field(default=0.15, gt=0)
+    weights: float = Field(default=0.1, gt=0)
     #: … of the number of words.
-    words: float = Field(default=0.15, gt=0)
+    words: float = Field(default=0.1, gt=0)
     #: … of the scripts, and of the languages as far as the router judges them.
-    language: float = Field(default=0.15, gt=0)
+    language: float = Field(default=0.1, gt=0)
     #: … of the router's expected error, or of its confidence.
-    confidence: float = Field(default=0.15, gt=0)
+    confidence: float = Field(default=0.1, gt=0)
     #: More of the queries answered by a stopgap than before, as a share.
     fallback: Share = 0.02
     #: More of the queries with a word that the training set doesn't hold, as a share.
-    vocabulary: Share = 0.15
+    vocabulary: Share = 0.1
     #: More of the requests refused or failed than before, as a share.
     refused: Share = 0.02
     #: The 95th percentile of latency against the one before.
