@@ -13,11 +13,8 @@ ifdef AWS_PORT
 export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
-<<<<<<< HEAD
-.PHONY: demo test lint format bench-student chaos down install
-=======
-.PHONY: demo deploy worker test operation browser lint format bench-student down install
->>>>>>> wip-operate
+.PHONY: demo deploy worker test operation browser test-slow lint format bench-student \
+        bench-monitor chaos down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -45,6 +42,10 @@ operation: $(STAMP)
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser tests/browser
 
+## test-slow: what `test` leaves out (a Dask cluster of two workers)
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
 ## lint: format, lint and types
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -66,6 +67,11 @@ bench-student: $(BENCH_STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m benchmarks.chaos $(if $(KILLS),--kills $(KILLS)) \
 	  $(if $(FAULTS),--faults "$(FAULTS)") $(if $(SEED),--seed $(SEED))
+
+## bench-monitor: the monitor over 2 and 20 million log lines, and what it notices (25 minutes;
+## LINES="2000000": fewer lines)
+bench-monitor: $(STAMP)
+	$(BIN)/python -m benchmarks.monitor $(if $(LINES),--lines $(LINES))
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

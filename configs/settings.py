@@ -226,6 +226,62 @@ class NotifySettings(_Section):
     silent_seconds: float = Field(default=100, ge=65)
 
 
+class DriftThresholds(_Section):
+    """From which value on a measure has drifted.
+
+    Chosen on data: `python -m benchmarks.monitor` counts the false alarms and what is noticed.
+    """
+
+    #: Population stability index of the leading channel.
+    channel: float = Field(default=0.05, gt=0)
+    #: … of each channel's weights.
+    weights: float = Field(default=0.1, gt=0)
+    #: … of the number of words.
+    words: float = Field(default=0.1, gt=0)
+    #: … of the scripts, and of the languages as far as the router judges them.
+    language: float = Field(default=0.1, gt=0)
+    #: … of the router's expected error, or of its confidence.
+    confidence: float = Field(default=0.1, gt=0)
+    #: More of the queries answered by a stopgap than before, as a share.
+    fallback: Share = 0.02
+    #: More of the queries with a word that the training set doesn't hold, as a share.
+    vocabulary: Share = 0.1
+    #: More of the requests refused or failed than before, as a share.
+    refused: Share = 0.02
+    #: The 95th percentile of latency against the one before.
+    latency: float = Field(default=1.5, gt=1)
+
+
+class MonitorSettings(_Section):
+    """What is watched in production: one window of router logs after the other."""
+
+    #: Where the logs lie in the bucket: the service's lines or Bedrock's invocation logs.
+    logs: tuple[str, ...] = Field(("logs/",), min_length=1)
+    window_minutes: int = Field(default=60, ge=1, le=10_080)
+    #: A window is looked at so long after its end: its logs must be uploaded by then.
+    delay_minutes: int = Field(default=10, ge=0)
+    #: With fewer queries on either side a measure is not compared.
+    min_queries: int = Field(default=1000, ge=10)
+    thresholds: DriftThresholds = DriftThresholds()
+    #: The same measures of the same release are told of once in so many hours.
+    repeat_hours: int = Field(default=168, ge=1)
+    #: Queries that are sampled for the next run, at most.
+    sample_size: int = Field(default=2000, ge=0, le=20_000)
+    seed: int = 7
+    #: Memory that DuckDB may use for one file before it turns to the disk.
+    memory_mb: int = Field(default=400, ge=100)
+
+
+class TaskRunnerSettings(_Section):
+    """Where mapped tasks run: threads of the flow's process, or workers of a Dask cluster."""
+
+    kind: Literal["threads", "dask"] = "threads"
+    #: Threads, or processes of a cluster that is started for the flow.
+    workers: int = Field(default=2, ge=1, le=256)
+    #: The scheduler of a Dask cluster that is there, as in tcp://10.0.0.5:8786.
+    address: str | None = None
+
+
 class BudgetSettings(_Section):
     """What one run may cost; the call that would pass it is not made."""
 
@@ -288,6 +344,8 @@ class Settings(_Section):
     promote: PromoteSettings = PromoteSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     notify: NotifySettings = NotifySettings()
+    monitor: MonitorSettings = MonitorSettings()
+    task_runner: TaskRunnerSettings = TaskRunnerSettings()
     budget: BudgetSettings
 
     def section_hash(self, *names: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -41,6 +42,17 @@ def leading_channel(weights: RoutingWeights) -> LeadingChannel:
     peak = max(by_modality.values())
     leaders: list[Modality] = [m for m in MODALITIES if by_modality[m] > peak - SUM_TOLERANCE]
     return leaders[0] if len(leaders) == 1 else "mixed"
+
+
+def query_problem(text: str) -> str | None:
+    """Why a text can't be a query, or None."""
+    if not text.strip():
+        return "empty"
+    if len(text) > MAX_QUERY_CHARACTERS:
+        return f"{len(text)} characters long, at most {MAX_QUERY_CHARACTERS} are allowed"
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        return "holds control characters"
+    return None
 
 
 class LabelledQuery(Frozen):

@@ -100,7 +100,8 @@ class RunParameters(Frozen):
 
     Attributes:
         overrides: settings of this run that differ from the profile, by dotted name.
-        queries_file: the run's copy of its own queries, where it has some.
+        queries_file: the run's copy of its own queries, where it has some: texts in place of
+            written ones (`.txt`), or queries sampled from production beside them (`.jsonl`).
         flow_run_id: the Prefect flow run that started the run first.
     """
 

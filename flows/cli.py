@@ -6,6 +6,7 @@ Prefect is imported only by the commands that speak to its server.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,7 +57,10 @@ def release_source(config: str | None) -> tuple[str, AwsAccess]:
 @click.option("--run", "run_id", metavar="ID", help="Go on with a run that failed or died.")
 @click.option("--size", type=int, help="Scale the label plan to this many queries.")
 @click.option(
-    "--queries", "queries_file", metavar="FILE", help="Own queries, a line each, to be labelled."
+    "--queries",
+    "queries_file",
+    metavar="FILE",
+    help="Own queries, a line each; or the monitor's sample, s3://….jsonl.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
 @click.option("--force", is_flag=True, help="Run stages again although nothing has changed.")
@@ -78,11 +82,12 @@ def run(
     if size is not None:
         overrides["label.size"] = size
     settings = load_settings(config, overrides)
-    if queries_file:
-        queries_file = str(Path(queries_file).resolve())
-        read_queries_file(queries_file)
     storage = Storage(settings)
     storage.check()
+    if queries_file:
+        if not queries_file.startswith("s3://"):
+            queries_file = str(Path(queries_file).resolve())
+        read_queries_file(queries_file, storage)
     prefect = _prefect(settings)
     waiting = None
     if run_id:
@@ -251,12 +256,40 @@ def rollback(config: str) -> None:
     click.echo(f"rolled back from {left} to {pointer.version} (serial {pointer.serial})")
 
 
+@click.command()
+@_config
+@click.option(
+    "--logs", metavar="PATH", help="A file or folder of logs, in place of those in the bucket."
+)
+@click.option(
+    "--window-end",
+    type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%SZ"]),
+    help="Where the window ends, in UTC, as in 2026-01-31T14:00; default: the last full one.",
+)
+def monitor(config: str, logs: str | None, window_end: datetime | None) -> None:
+    """Look at a window of production logs, and say what has changed."""
+    settings = load_settings(config)
+    if logs and not Path(logs).exists():
+        raise ConfigError(f"logs {logs}: there is no such file or folder")
+    _follow(
+        _prefect(settings),
+        settings,
+        f"monitor/{settings.environment}",
+        {
+            "config": config,
+            "logs": str(Path(logs).resolve()) if logs else None,
+            "window_end": f"{window_end:%Y-%m-%dT%H:%M:%SZ}" if window_end else None,
+        },
+    )
+
+
 COMMANDS: Final[dict[str, click.Command]] = {
     "run": run,
     "stage": stage,
     "runs": runs,
     "report": report,
     "trends": trends,
+    "monitor": monitor,
     "rollback": rollback,
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from configs.settings import ROOT, Settings
 from reelroute.errors import ConfigError
+from tasks.storage import Storage
 
 #: A file of own queries is read whole.
 MAX_QUERIES_FILE_BYTES = 100_000_000
@@ -23,12 +24,24 @@ def check_prices(settings: Settings) -> None:
         settings.price(model)
 
 
-def read_queries_file(path: str) -> bytes:
+def from_production(path: str) -> bool:
+    """Whether a file of queries, by its name, is the monitor's sample."""
+    return path.endswith(".jsonl")
+
+
+def read_queries_file(path: str, storage: Storage) -> bytes:
     """A file of own queries as bytes; its lines are judged one by one in the label stage.
+
+    Args:
+        path: relative to the checkout or absolute, or the `s3://` address of an object of the
+            profile's bucket.
+        storage: the profile's bucket.
 
     Raises:
         ConfigError: it can't be read or is too large.
     """
+    if path.startswith("s3://"):
+        return _read_object(path, storage)
     file = Path(path) if Path(path).is_absolute() else ROOT / path
     try:
         size = file.stat().st_size
@@ -40,3 +53,13 @@ def read_queries_file(path: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise ConfigError(f"queries file {path} can't be read: {error.strerror}") from None
+
+
+def _read_object(uri: str, storage: Storage) -> bytes:
+    own = storage.uri("")
+    if not uri.startswith(own):
+        raise ConfigError(f"queries file {uri} lies outside of the profile's bucket {own}")
+    stored = storage.get(uri.removeprefix(own))
+    if stored is None:
+        raise ConfigError(f"queries file {uri} doesn't exist")
+    return stored.data

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from configs.settings import Settings
 from flows.stage import stage_flow
-from tasks.base import Progress, StageContext, StageResult
+from tasks.base import StageContext, StageResult
 from tasks.label import (
-    Labelled,
     Teacher,
     compact_store,
+    is_from_production,
     read_own_queries,
-    shards,
+    read_production_queries,
     store_labels,
-    weigh_queries,
+    weigh_all,
     write_queries,
 )
 from tasks.runs import Run
@@ -20,9 +20,11 @@ from tasks.runs import Run
 
 def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
     own_queries = run.own_queries()
+    plan = {"plan": settings.plan_hash()}
     if own_queries:
-        return {"own queries": own_queries.sha256}
-    return {"plan": settings.plan_hash()}
+        own = {"own queries": own_queries.sha256}
+        return {**plan, **own} if is_from_production(own_queries) else own
+    return plan
 
 
 @stage_flow(
@@ -32,20 +34,20 @@ def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
     more_inputs=_plan_or_own_queries,
 )
 def label(stage: StageContext) -> StageResult:
-    """Ask the teacher for queries by the plan, or take the user's own, and weigh each of them."""
+    """Ask the teacher for queries by the plan, or take the user's own, and weigh each of them.
+
+    Queries that were sampled from production join those of the plan.
+    """
     teacher = Teacher(stage)
     own_queries = stage.run.own_queries()
-    found = read_own_queries(stage, own_queries) if own_queries else write_queries(stage, teacher)
+    if own_queries is None:
+        found = write_queries(stage, teacher)
+    elif is_from_production(own_queries):
+        found = read_production_queries(stage, own_queries, write_queries(stage, teacher))
+    else:
+        found = read_own_queries(stage, own_queries)
 
-    labelled = Labelled()
-    progress = Progress(
-        "label-weights",
-        f"the teacher weighs {len(found.accepted)} queries",
-        len(found.accepted),
-    )
-    for shard in shards(found.accepted, stage.settings.label.shard_size):
-        labelled += weigh_queries(stage, teacher, shard, progress)
-
+    labelled = weigh_all(stage, teacher, found.accepted)
     files = store_labels(stage, found, labelled)
     compact_store(teacher)
     counts = {

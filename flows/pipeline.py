@@ -54,7 +54,8 @@ def pipeline(
         config: The profile, relative to the checkout.
         run_id: A run to go on with; empty starts a new one.
         overrides: Settings that differ from the profile, as {"label.size": 1000}.
-        queries_file: Own queries, a line each, in place of written ones.
+        queries_file: Own queries, a line each, in place of written ones; or what the monitor
+            sampled from production (its `s3://….jsonl`), beside them.
         force: Run stages again even where nothing has changed.
     """
     note_process()

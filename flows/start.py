@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from configs.settings import Settings, load_settings
 from data_contracts.runs import check_run_id
-from flows.inputs import check_prices, derive_run_id, read_queries_file
+from flows.inputs import check_prices, derive_run_id, from_production, read_queries_file
 from tasks.local_student import check_training
 from tasks.runs import Run
 from tasks.storage import Storage
@@ -50,5 +50,7 @@ def start_run(
         ConfigError: the queries file can't be read.
         AwsError: the bucket can't be reached.
     """
-    queries = read_queries_file(queries_file) if queries_file else None
-    run.start(settings, overrides or {}, str(flow_run.id) if flow_run.id else None, queries)
+    queries = read_queries_file(queries_file, run.storage) if queries_file else None
+    sampled = bool(queries_file) and from_production(str(queries_file))
+    flow_run_id = str(flow_run.id) if flow_run.id else None
+    run.start(settings, overrides or {}, flow_run_id, queries, from_production=sampled)

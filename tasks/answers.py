@@ -116,12 +116,17 @@ class AnswerStore:
                     raise
                 self._take(batch)
 
+    def refresh(self) -> list[str]:
+        """Take in what others have stored meanwhile; the keys of all files."""
+        keys = list(self._storage.keys(f"{self._prefix}/"))
+        self._load([key for key in keys if key not in self._known])
+        return keys
+
     def compact(self) -> None:
         """Join all parts into one file; a kill in between loses and doubles nothing."""
-        keys = list(self._storage.keys(f"{self._prefix}/"))
+        keys = self.refresh()
         if len(keys) <= 1:
             return
-        self._load([key for key in keys if key not in self._known])
         lines = sorted(self._answers.values(), key=lambda answer: answer.key)
         data = gzip.compress(_lines(lines), mtime=0)
         joined = f"{self._prefix}/joined-{hashlib.sha256(data).hexdigest()[:16]}.jsonl.gz"

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -121,12 +122,12 @@ def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> 
     return isinstance(state.data, RetryableAwsError)
 
 
-def stage_task(function: Callable[P, R]) -> Callable[P, R]:
-    """A retryable Prefect task of a stage.
+def as_task(function: Callable[P, R]) -> Task[P, R]:
+    """A retryable Prefect task.
 
     What a later try may mend (`RetryableAwsError`) is retried with jittered exponential
     backoff; any other error of ReelRoute ends the task at once. Such errors are states with a
-    sentence, without a stack trace, and are raised to the calling flow as they are.
+    sentence, without a stack trace; the error is their data.
     """
 
     @functools.wraps(function)
@@ -136,7 +137,7 @@ def stage_task(function: Callable[P, R]) -> Callable[P, R]:
         except ReelRouteError as error:
             return Failed(message=str(error), data=error)
 
-    prefect_task = task(
+    made = task(
         name=function.__name__.replace("_", "-"),
         description=inspect.getdoc(function),
         retries=TASK_RETRIES,
@@ -146,6 +147,15 @@ def stage_task(function: Callable[P, R]) -> Callable[P, R]:
         persist_result=False,
         cache_policy=NO_CACHE,
     )(speaking)
+    return cast(Task[P, R], made)
+
+
+def stage_task(function: Callable[P, R]) -> Callable[P, R]:
+    """A retryable Prefect task of a stage, as `as_task` makes it.
+
+    Errors of ReelRoute are raised to the calling flow as they are.
+    """
+    prefect_task = as_task(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -173,6 +183,7 @@ class Progress:
 
     def __init__(self, key: str, description: str, total: int) -> None:
         self._total, self.done, self._moved = max(total, 1), 0, time.monotonic()
+        self._lock = threading.Lock()
         self._description = description
         self._id: Any = None
         try:
@@ -182,8 +193,9 @@ class Progress:
         self._id = create_progress_artifact(progress=0.0, key=key, description=description)
 
     def advance(self, by: int = 1) -> None:
-        """Count so many more as done."""
-        self.show(self.done + by)
+        """Count so many more as done; safe to call from many threads."""
+        with self._lock:
+            self.show(self.done + by)
 
     def show(self, done: int, description: str | None = None) -> None:
         """Show so many as done, and another description if one is given."""

@@ -59,6 +59,21 @@ class CostMeter:
         """What was bought through this meter."""
         return self._cost
 
+    @property
+    def left_usd(self) -> float:
+        """What may still be spent, calls in flight at their most."""
+        with self._lock:
+            return max(self.budget_usd - self._before - self._cost.usd - self._reserved, 0.0)
+
+    def __reduce__(self) -> tuple[type[CostMeter], tuple[float]]:
+        # In another process it is a purse of its own, with what is left.
+        return CostMeter, (self.left_usd,)
+
+    def recount(self, cost: Cost) -> None:
+        """Enter what was bought in all, where others bought, too."""
+        with self._lock:
+            self._cost = cost
+
     def add(self, cost: Cost, once: str = "") -> None:
         """Enter what was bought otherwise.
 

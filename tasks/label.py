@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from configs.settings import PlanCell
 from data_contracts.conversation import MIN_RECORDS
 from data_contracts.heldout import NearIndex, is_held_out, near_benchmark, normalise
+from data_contracts.monitoring import PRODUCTION_DOMAIN, ProductionQuery
 from data_contracts.queries import (
     MAX_QUERY_CHARACTERS,
     UNKNOWN,
     LabelledQuery,
     QuarantinedQuery,
+    query_problem,
 )
 from data_contracts.runs import Cost, StoredFile
 from reelroute.errors import AnswerError, StageError
 from reelroute.parsing import parse_strict
+from reelroute.problems import first_problem
 from reelroute.weights import RoutingWeights
 from tasks.answers import Answer, AnswerStore, request_key
 from tasks.base import Progress, StageContext, logger, stage_task
+from tasks.cost import CostMeter
+from tasks.mapped import map_task
 from tasks.models import Buyer, Model, storable
+from tasks.runs import PRODUCTION_QUERIES
 from tasks.storage import aws_access
 
 
@@ -74,7 +81,13 @@ class Teacher:
     final for the attempt that asked for it, and asked again by a later one.
     """
 
-    def __init__(self, stage: StageContext) -> None:
+    def __init__(self, stage: StageContext, *, purse: bool = False) -> None:
+        """Open the store.
+
+        Args:
+            stage: the stage that asks.
+            purse: its meter is a part of the budget, for what is bought from here on alone.
+        """
         settings = stage.settings
         model = settings.models.teacher
         self._stage = stage
@@ -96,8 +109,9 @@ class Teacher:
             stage.storage, f"label-store/{teacher}/writing-{self.write_prompt.sha256[:16]}"
         )
         self._buyer = Buyer(stage.run.run_id, stage.attempt)
-        # What a killed start of this attempt has bought.
-        stage.meter.add(self.bought(), once="answers of the teacher")
+        if not purse:
+            # What a killed start of this attempt has bought.
+            stage.meter.add(self.bought(), once="answers of the teacher")
 
     def stored(self, store: AnswerStore, key: str) -> Answer | None:
         """An answer that holds for this attempt, or None where it must be asked."""
@@ -187,6 +201,11 @@ class Teacher:
             return stored, True
         return self.ask(self.labels, key, self.router_prompt.text, query, parse_strict), False
 
+    def recount(self) -> None:
+        """Count what other processes have bought for this attempt."""
+        self.labels.refresh()
+        self._stage.meter.recount(self.bought())
+
     def bought(self) -> Cost:
         """What this attempt has bought of the teacher, also before a kill."""
         answers = [*self.labels.values(), *self.writing.values()]
@@ -209,17 +228,6 @@ def read_queries(text: str) -> list[str]:
     if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
         raise AnswerError("'queries' is not a list of texts")
     return queries
-
-
-def query_problem(text: str) -> str | None:
-    """Why a text can't be a query, or None."""
-    if not text.strip():
-        return "empty"
-    if len(text) > MAX_QUERY_CHARACTERS:
-        return f"{len(text)} characters long, at most {MAX_QUERY_CHARACTERS} are allowed"
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        return "holds control characters"
-    return None
 
 
 @dataclass
@@ -367,27 +375,99 @@ def read_own_queries(stage: StageContext, file: StoredFile) -> Queries:
     return found
 
 
+def is_from_production(file: StoredFile) -> bool:
+    """Whether a run's own queries are those that the monitor sampled."""
+    return file.key.endswith(f"/{PRODUCTION_QUERIES}")
+
+
+@stage_task
+def read_production_queries(stage: StageContext, file: StoredFile, found: Queries) -> Queries:
+    """What the monitor sampled from production, beside the queries that are there already."""
+    seen, index = set[str](), NearIndex()
+    near = stage.settings.label.near_duplicate
+    for query in found.accepted:
+        seen.add(normalise(query.text))
+        index.add(query.text)
+    for line in stage.storage.read(file).splitlines():
+        found.asked += 1
+        try:
+            text = ProductionQuery.model_validate_json(line).query
+        except ValidationError as error:
+            raw = line.decode("utf-8", errors="backslashreplace")
+            reason = f"not a sampled query: {first_problem(error)}"
+            found.quarantined.append(
+                QuarantinedQuery(query=raw, reason=reason, domain=PRODUCTION_DOMAIN)
+            )
+            continue
+        if _is_duplicate(text, seen, index, near):
+            found.duplicates.append(text)
+        else:
+            found.accepted.append(WrittenQuery(text, domain=PRODUCTION_DOMAIN))
+    return found
+
+
 def shards(queries: Sequence[WrittenQuery], size: int) -> Iterator[Sequence[WrittenQuery]]:
     """The queries in shards, one a task."""
     for start in range(0, len(queries), size):
         yield queries[start : start + size]
 
 
+def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQuery]) -> Labelled:
+    """Have the teacher weigh the queries, shard by shard, where the profile has tasks run.
+
+    Threads share the teacher, its store and its meter. On Dask each shard has a teacher of its
+    own and an even part of what is left of the budget.
+
+    Raises:
+        StageError, AwsError: a shard ended with it; what was answered is stored and counted.
+    """
+    settings = stage.settings
+    parts = list(shards(queries, settings.label.shard_size))
+    side_by_side = max(min(settings.task_runner.workers, len(parts)), 1)
+    shared = settings.task_runner.kind == "threads"
+    progress = Progress("label-weights", f"the teacher weighs {len(queries)} queries", len(queries))
+    if not shared and parts:
+        stage = replace(stage, meter=CostMeter(stage.meter.left_usd / len(parts)))
+    labelled = Labelled()
+    try:
+        for part in map_task(
+            settings.task_runner,
+            weigh_queries,
+            "queries",
+            parts,
+            stage=stage,
+            teacher=teacher if shared else None,
+            progress=progress if shared else None,
+            concurrency=max(settings.label.concurrency // side_by_side, 1),
+        ):
+            labelled += part
+            progress.show(max(progress.done, len(labelled.accepted) + len(labelled.quarantined)))
+    finally:
+        if not shared:
+            teacher.recount()
+    return labelled
+
+
 @stage_task
 def weigh_queries(
-    stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQuery], progress: Progress
+    stage: StageContext,
+    teacher: Teacher | None,
+    queries: Sequence[WrittenQuery],
+    progress: Progress | None = None,
+    concurrency: int | None = None,
 ) -> Labelled:
     """Have the teacher weigh a shard of queries; what it answered before is not asked again."""
+    teacher = teacher or Teacher(stage, purse=True)
     labelled = Labelled()
     answers: dict[str, tuple[Answer, bool]] = {}
 
     def weigh(query: WrittenQuery) -> None:
         answers[query.text] = teacher.weigh(query.text)
 
-    start = progress.done
-    with ThreadPoolExecutor(stage.settings.label.concurrency) as pool:
-        for done in _unordered(pool, weigh, queries):
-            progress.show(start + done)
+    with ThreadPoolExecutor(concurrency or stage.settings.label.concurrency) as pool:
+        for _ in _unordered(pool, weigh, queries):
+            if progress:
+                progress.advance()
     for query in queries:
         answer, known = answers[query.text]
         labelled.from_store += known

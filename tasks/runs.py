@@ -24,6 +24,8 @@ from reelroute.problems import first_problem
 from tasks.storage import Storage
 
 RUNS_PREFIX = "runs/"
+#: How a run's own queries are named in its inputs.
+OWN_QUERIES, PRODUCTION_QUERIES = "queries.txt", "queries.jsonl"
 
 
 class Run:
@@ -48,16 +50,23 @@ class Run:
         overrides: dict[str, Any],
         flow_run_id: str | None,
         queries_file: bytes | None,
+        *,
+        from_production: bool = False,
     ) -> RunParameters:
         """Write the run's parameters and a snapshot of profile and prompts, once.
 
         A run that was started before keeps its parameters; it is only read.
+
+        Args:
+            queries_file: own queries: texts, a line each, or what the monitor sampled.
+            from_production: whether they are the monitor's.
         """
         known = self.parameters()
         if known is not None:
             return known
+        inputs = f"inputs/{PRODUCTION_QUERIES if from_production else OWN_QUERIES}"
         queries = (
-            self.storage.put_file(self.key("inputs/queries.txt"), queries_file, "text/plain")
+            self.storage.put_file(self.key(inputs), queries_file, "text/plain")
             if queries_file is not None
             else None
         )

@@ -6,6 +6,8 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -13,7 +15,7 @@ from botocore.exceptions import ClientError
 from configs.settings import Settings
 from data_contracts.runs import StoredFile
 from reelroute.aws import AwsAccess, error_code, speaking, whole
-from reelroute.errors import StageError
+from reelroute.errors import RetryableAwsError, StageError
 
 _ABSENT = ("NoSuchKey", "404", "NotFound")
 _CONDITION_FAILED = (
@@ -56,11 +58,16 @@ class Storage:
     """
 
     def __init__(self, settings: Settings, client: Any | None = None) -> None:
+        self._settings = settings
         self.bucket = settings.storage.bucket
         self._client = client or aws_access(settings).client("s3")
         self._encryption: dict[str, str] = {"ServerSideEncryption": settings.storage.encryption}
         if settings.storage.kms_key_id:
             self._encryption["SSEKMSKeyId"] = settings.storage.kms_key_id
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[Settings]]:
+        # In another process it opens its own connections.
+        return Storage, (self._settings,)
 
     def uri(self, key: str) -> str:
         """The object's `s3://` address."""
@@ -138,12 +145,34 @@ class Storage:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys that start with `prefix`, sorted."""
+        yield from (key for key, _ in self.files(prefix))
+
+    def files(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """All keys that start with `prefix` with the time of their last writing, sorted."""
         with speaking(f"listing {self.uri(prefix)}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix
             )
             for page in pages:
-                yield from (entry["Key"] for entry in page.get("Contents", ()))
+                yield from ((e["Key"], e["LastModified"]) for e in page.get("Contents", ()))
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object of any size to a file of this machine, piece by piece.
+
+        Raises:
+            StageError: there is none.
+        """
+        from boto3.exceptions import Boto3Error
+
+        with speaking(f"reading {self.uri(key)}"):
+            try:
+                self._client.download_file(self.bucket, key, str(path))
+            except ClientError as error:
+                if error_code(error) in _ABSENT:
+                    raise StageError(f"{self.uri(key)} is gone") from None
+                raise
+            except Boto3Error as error:
+                raise RetryableAwsError(f"reading {self.uri(key)}: {error}. Run again") from error
 
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly below `prefix` (which ends in a slash)."""

@@ -49,6 +49,9 @@ class QueryLog(_Line):
         fallback: another router stood in for the one that should have answered: the keyword
             rules, or a cascade's local student (`local (instead of bedrock)`).
         confidence: the router's, in [0, 1]; None where it gives none.
+        expected_error: the mean error of a weight that the router expects, in [0, 1].
+        unknown_language: how likely it is that the router doesn't know the query's language, in
+            [0, 1]; both None where the router doesn't say.
         text: the query, where the service is told to log it.
     """
 
@@ -62,6 +65,8 @@ class QueryLog(_Line):
     router: str
     fallback: bool
     confidence: float | None = Field(default=None, ge=0, le=1)
+    expected_error: float | None = Field(default=None, ge=0, le=1)
+    unknown_language: float | None = Field(default=None, ge=0, le=1)
     text: str | None = None
 
     @classmethod
@@ -80,6 +85,8 @@ class QueryLog(_Line):
             router=weights.router,
             fallback=fallback,
             confidence=getattr(weights, "confidence", None),
+            expected_error=getattr(weights, "expected_error", None),
+            unknown_language=getattr(weights, "unknown_language", None),
             text=query if with_text else None,
         )
 

@@ -13,6 +13,8 @@ import pytest
 
 from configs.settings import load_settings
 from data_contracts.heldout import NearIndex
+from data_contracts.monitoring import ProductionQuery
+from data_contracts.queries import LabelledQuery
 from deployments.embedded.models.corpus import recorded_answers
 from deployments.embedded.restyle import STYLES
 from reelroute.errors import AnswerError, BudgetExceeded, StageError
@@ -24,14 +26,17 @@ from tasks.label import (
     WrittenQuery,
     _is_duplicate,
     compact_store,
+    is_from_production,
     query_problem,
     read_own_queries,
+    read_production_queries,
     read_queries,
     shards,
     store_labels,
     weigh_queries,
     write_queries,
 )
+from tasks.runs import Run
 from tests.support import TEACHER, CallsSince, Place, corpus_rows, fault, in_threads, read_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -519,3 +524,45 @@ def test_the_default_plan_asks_for_what_the_recorded_queries_can_fill() -> None:
     near_duplicate = load_settings().label.near_duplicate
     assert [a.query for a in recorded if _is_duplicate(a.query, seen, index, near_duplicate)] == []
     assert sum(cell.queries for cell in load_settings().plan()) == len(recorded)
+
+
+# --- queries from production -------------------------------------------------------------------
+
+
+def production(queries: Sequence[str]) -> bytes:
+    return b"".join(
+        ProductionQuery(query=query, window="w", seen=1).model_dump_json().encode() + b"\n"
+        for query in queries
+    )
+
+
+def sampled(place: Place, data: bytes, found: Queries | None = None) -> Queries:
+    run = Run(place.storage(), "run-1")
+    run.start(place.settings(), {}, None, data, from_production=True)
+    file = run.own_queries()
+    assert file is not None
+    assert is_from_production(file)
+    return read_production_queries(place.stage("label", run=run), file, found or Queries())
+
+
+def test_queries_from_production_join_those_of_the_plan_and_the_counts_add_up(
+    place: Place,
+) -> None:
+    plan = Queries(asked=3, accepted=written(3))
+    texts = [row.query for row in corpus_rows(8, start=1)]  # the first two are in the plan
+    data = production(texts) + b'{"query": "a\\u0007b", "window": "w", "seen": 1}\n{\n'
+    found = sampled(place, data, plan)
+    assert [query.domain for query in found.accepted[3:]] == ["production"] * 6
+    assert found.duplicates == texts[:2]
+    assert [q.reason.partition(":")[0] for q in found.quarantined] == ["not a sampled query"] * 2
+    assert found.asked == 13
+    assert found.asked == len(found.accepted) + len(found.duplicates) + len(found.quarantined)
+
+
+def test_labels_of_production_queries_fulfil_the_contracts(place: Place) -> None:
+    found = sampled(place, production([row.query for row in corpus_rows(5)]))
+    labelled = weigh(place.stage("label"), found.accepted)
+    assert len(labelled.accepted) == 5
+    for row in labelled.accepted:
+        assert LabelledQuery.model_validate_json(row.model_dump_json()) == row
+        assert (row.domain, row.difficulty) == ("production", "unknown")

@@ -167,6 +167,15 @@ class TestTasks:
         with pytest.raises(StageError, match="visual"):
             check_set(validating(place, ""), rows)
 
+    def test_with_queries_from_production_the_plans_balance_does_not_hold(
+        self, place: Place
+    ) -> None:
+        rows = [row for row in corpus_rows(1500) if row.channel == "visual"][:120]
+        rows[0] = rows[0].model_copy(update={"domain": "production", "difficulty": "unknown"})
+        stage = validating(place, "", validate__reasoning_repeat_max=1)
+        files = check_set(stage, rows)
+        assert json.loads(stage.storage.read(files["report"]))["success"]
+
     def test_own_queries_are_not_held_to_the_plans_balance(self, place: Place) -> None:
         rows = [row for row in corpus_rows(1500) if row.channel == "visual"][:120]
         own = [

@@ -1,0 +1,79 @@
+"""Mapped tasks: one task over many items, where the profile has them run.
+
+Threads of the flow's process, or workers of a Dask cluster, on this machine or elsewhere: the
+task is the same, and what it is given must be able to travel. On Dask a task opens its own
+connections.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from configs.settings import TaskRunnerSettings
+from reelroute.errors import ConfigError, ReelRouteError
+from tasks.base import as_task
+
+R = TypeVar("R")
+
+
+def task_runner(settings: TaskRunnerSettings) -> TaskRunner[Any]:
+    """The task runner that a profile names.
+
+    Raises:
+        ConfigError: Dask is named and not installed.
+    """
+    if settings.kind == "threads":
+        return ThreadPoolTaskRunner(max_workers=settings.workers)
+    try:
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`task_runner.kind: dask` needs {error.name}: pip install -e '.[dask]', or set "
+            "`task_runner.kind` to threads"
+        ) from None
+    if settings.address:
+        return cast(TaskRunner[Any], DaskTaskRunner(address=settings.address))
+    cluster = {
+        "n_workers": settings.workers,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+    }
+    return cast(TaskRunner[Any], DaskTaskRunner(cluster_kwargs=cluster))
+
+
+def map_task(
+    where: TaskRunnerSettings,
+    function: Callable[..., R],
+    over: str,
+    items: Sequence[Any],
+    /,
+    **static: Any,
+) -> Iterator[R]:
+    """Run a task on every item; the results in the items' order, each once it is there.
+
+    Args:
+        where: the profile's task runner.
+        function: a plain function, or one that is a stage's task.
+        over: its parameter that an item is given as.
+        items: one a task.
+        static: its other parameters, the same for all items.
+
+    Raises:
+        ReelRouteError: a task ended with it; those that run meanwhile end, too.
+    """
+    if not items:
+        return
+    task = as_task(inspect.unwrap(function))
+    with task_runner(where) as runner:
+        futures = [runner.submit(task, parameters={over: item, **static}) for item in items]
+        for future in futures:
+            future.wait()
+            state = future.state
+            if isinstance(state.data, ReelRouteError):
+                raise state.data
+            yield cast(R, state.result())
