@@ -257,6 +257,8 @@ class MonitorSettings(_Section):
 
     #: Where the logs lie in the bucket: the service's lines or Bedrock's invocation logs.
     logs: tuple[str, ...] = Field(("logs/",), min_length=1)
+    #: When the monitor starts by itself: often enough for every window.
+    cron: str = "15 * * * *"
     window_minutes: int = Field(default=60, ge=1, le=10_080)
     #: A window is looked at so long after its end: its logs must be uploaded by then.
     delay_minutes: int = Field(default=10, ge=0)

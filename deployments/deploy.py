@@ -91,6 +91,7 @@ def deploy_variables(settings: Settings, config: str) -> dict[str, str]:
         "REELROUTE_VERSION": code_version(),
         "REELROUTE_WORK_POOL": pool_name(settings.environment),
         "REELROUTE_CRON": schedule.cron,
+        "REELROUTE_MONITOR_CRON": settings.monitor.cron,
         "REELROUTE_TIMEZONE": schedule.timezone,
         "REELROUTE_SCHEDULE_ACTIVE": str(schedule.active).lower(),
         "REELROUTE_COLLISION": COLLISIONS[schedule.collision],
@@ -112,12 +113,15 @@ def deployment_ids(prefect: SyncPrefectClient, environment: str) -> dict[str, UU
 
 
 def _how(settings: Settings, flow_name: str) -> str:
-    if flow_name != "pipeline":
-        return ""
     schedule = settings.schedule
-    when = f"cron {schedule.cron} {schedule.timezone}" if schedule.active else "no schedule"
-    others = "waits" if schedule.collision == "enqueue" else "is refused"
-    return f": {when}; one run at a time, a second one {others}"
+    crons = {"pipeline": schedule.cron, "monitor": settings.monitor.cron}
+    if flow_name not in crons:
+        return ""
+    said = f": cron {crons[flow_name]} {schedule.timezone}" if schedule.active else ": no schedule"
+    if flow_name == "pipeline":
+        others = "waits" if schedule.collision == "enqueue" else "is refused"
+        said += f"; one run at a time, a second one {others}"
+    return said
 
 
 def _save_automations(

@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from configs.settings import DEFAULT_PROFILE, Settings, load_settings
-from data_contracts.events import DRIFT_DETECTED
+from data_contracts.events import DRIFT_DETECTED, environment_resource
 from data_contracts.monitoring import Aggregate, Window, WindowRecord
 from flows.resume import note_process
 from reelroute.errors import ReelRouteError
@@ -153,10 +153,7 @@ def _emit(settings: Settings, folder: MonitorFolder, record: WindowRecord) -> bo
     event = drift_event(settings, folder, record)
     emitted = emit_event(
         DRIFT_DETECTED,
-        resource={
-            "prefect.resource.id": f"reelroute.environment.{settings.environment}",
-            "prefect.resource.name": settings.environment,
-        },
+        resource=environment_resource(settings.environment),
         payload=event.model_dump(mode="json"),
         id=folder.event_id(record.window),
     )
