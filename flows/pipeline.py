@@ -62,7 +62,7 @@ def pipeline(
         run, settings = find_run(run_id, config, overrides)
         with environment_lease(run, settings) as lease:
             start_run(run, settings, overrides, queries_file)
-            return _stages(run, lease, config, overrides, force)
+            return _stages(run, Overview(run, settings), lease, config, overrides, force)
     except EnvironmentTaken as taken:
         return Cancelled(name="Refused", message=str(taken))
     except ReelRouteError as error:
@@ -70,10 +70,14 @@ def pipeline(
 
 
 def _stages(
-    run: Run, lease: Lease, config: str, overrides: dict[str, Any] | None, force: bool
+    run: Run,
+    overview: Overview,
+    lease: Lease,
+    config: str,
+    overrides: dict[str, Any] | None,
+    force: bool,
 ) -> State[Any]:
     """One stage after the other, until one fails."""
-    overview = Overview(run)
     for stage in STAGE_FLOWS:
         lease.check()
         state = run_stage(stage, run.run_id, config, overrides, force)
