@@ -38,7 +38,7 @@ test: $(STAMP)
 operation: $(STAMP)
 	$(BIN)/python -m pytest -m operation tests/operation
 
-## browser: the Prefect UI in a real browser (REELROUTE_SCREENSHOTS=1: the README's pictures)
+## browser: the Prefect UI in a real browser (SCREENSHOTS=1: the README's pictures)
 browser: $(BROWSER_STAMP)
 	$(BIN)/python -m pytest -m browser tests/browser
 

@@ -1,6 +1,6 @@
 """The Prefect UI in a real browser, as the engineer who operates the pipeline uses it.
 
-Minutes long, so only on request: `make browser`. With REELROUTE_SCREENSHOTS set, the pictures
+Minutes long, so only on request: `make browser`. With SCREENSHOTS set, the pictures
 of the README are taken anew.
 """
 
@@ -93,7 +93,7 @@ def page(stack: Stack) -> Iterator[Any]:
 @pytest.fixture
 def picture(page: Any, tmp_path: Path) -> Any:
     """Takes a picture of the page as it is shown."""
-    folder = ROOT / "docs" / "images" if "REELROUTE_SCREENSHOTS" in os.environ else tmp_path
+    folder = ROOT / "docs" / "images" if "SCREENSHOTS" in os.environ else tmp_path
 
     def take(name: str) -> None:
         page.wait_for_timeout(2500)  # until animations have ended
@@ -245,7 +245,7 @@ def test_pictures_of_form_and_failure_fit_the_readme(retried: dict[str, Any]) ->
     for name in ("form", "failed"):
         data = retried[f"{name} picture"]
         assert len(data) < MAX_BYTES
-        if "REELROUTE_SCREENSHOTS" in os.environ:
+        if "SCREENSHOTS" in os.environ:
             (ROOT / "docs" / "images" / f"prefect-{name}.png").write_bytes(data)
 
 
