@@ -4,6 +4,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-benchmarks
+BROWSER_STAMP := $(VENV)/.installed-browser
 SOURCES := reelroute data_contracts configs tasks flows deployments tests benchmarks examples
 
 ifdef PREFECT_PORT
@@ -38,8 +39,8 @@ test: $(STAMP)
 operation: $(STAMP)
 	$(BIN)/python -m pytest -m operation tests/operation
 
-## browser: the Prefect UI in a real browser (REELROUTE_SCREENSHOTS=1: the README's pictures)
-browser: $(STAMP)
+## browser: the Prefect UI in a real browser (SCREENSHOTS=1: the README's pictures)
+browser: $(BROWSER_STAMP)
 	$(BIN)/python -m pytest -m browser tests/browser
 
 ## test-slow: what `test` leaves out (a Dask cluster of two workers)
@@ -91,4 +92,10 @@ $(STAMP): pyproject.toml constraints.txt
 $(BENCH_STAMP): $(STAMP)
 	@echo "Installing the benchmark's peers into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,benchmarks]'
+	@touch $@
+
+# What drives the browser, which is the system's own (Debian: apt-get install chromium).
+$(BROWSER_STAMP): $(STAMP)
+	@echo "Installing what drives the browser into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
 	@touch $@

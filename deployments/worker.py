@@ -11,13 +11,16 @@ from deployments.work_pools import read_work_pool
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The command that starts a worker of the environment's work pool."""
+    """The command that starts a worker of the environment's work pool.
+
+    How many flow runs are at work together is the pool's limit. A worker's own `--limit` ends
+    Prefect 3.8.8's worker when a flow run is retried before its last process is quite gone.
+    """
     pool = read_work_pool(settings.prefect.work_pool)
     return [
         *(sys.executable, "-m", "prefect", "worker", "start"),
         *("--pool", pool_name(settings.environment)),
         *("--type", pool.type),
-        *("--limit", str(pool.concurrency_limit)),
     ]
 
 

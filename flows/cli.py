@@ -349,7 +349,7 @@ def _follow(
 
 
 def _next_step(deployment: str, ended: FlowRun) -> str:
-    if not deployment.startswith("pipeline/") or ended.state_name == "Refused":
+    if not deployment.startswith("pipeline/") or ended.state_name not in ("Failed", "Crashed"):
         return ""
     run_id = ended.parameters.get("run_id") or derive_run_id(str(ended.id))
     return f"\nGo on with `reelroute run --run {run_id}`, or Retry in the UI"

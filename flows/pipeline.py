@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
@@ -63,7 +63,9 @@ def pipeline(
         run, settings = find_run(run_id, config, overrides)
         with environment_lease(run, settings) as lease:
             start_run(run, settings, overrides, queries_file)
-            return _stages(run, lease, config, overrides, force)
+            # Stages have no deployment whose tags they would get.
+            with tags("reelroute", settings.environment):
+                return _stages(run, Overview(run, settings), lease, config, overrides, force)
     except EnvironmentTaken as taken:
         return Cancelled(name="Refused", message=str(taken))
     except ReelRouteError as error:
@@ -71,10 +73,14 @@ def pipeline(
 
 
 def _stages(
-    run: Run, lease: Lease, config: str, overrides: dict[str, Any] | None, force: bool
+    run: Run,
+    overview: Overview,
+    lease: Lease,
+    config: str,
+    overrides: dict[str, Any] | None,
+    force: bool,
 ) -> State[Any]:
     """One stage after the other, until one fails."""
-    overview = Overview(run)
     for stage in STAGE_FLOWS:
         lease.check()
         state = run_stage(stage, run.run_id, config, overrides, force)

@@ -1,6 +1,6 @@
 """The Prefect UI in a real browser, as the engineer who operates the pipeline uses it.
 
-Minutes long, so only on request: `make browser`. With REELROUTE_SCREENSHOTS set, the pictures
+Minutes long, so only on request: `make browser`. With SCREENSHOTS set, the pictures
 of the README are taken anew.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,15 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from configs.settings import ROOT
+from configs.settings import ROOT, load_settings
 from data_contracts.runs import STAGES
 from deployments.embedded.aws import EmbeddedAws
 from deployments.embedded.provision import make_bucket
 from flows.inputs import derive_run_id
 from reelroute.aws import AwsAccess
+from tasks.runs import Run
+from tasks.storage import Storage
+from tests.hostile import EVIL, HOSTILE
 from tests.stack import Stack, free_port, until
 from tests.support import fault
 
@@ -88,7 +93,7 @@ def page(stack: Stack) -> Iterator[Any]:
 @pytest.fixture
 def picture(page: Any, tmp_path: Path) -> Any:
     """Takes a picture of the page as it is shown."""
-    folder = ROOT / "docs" / "images" if "REELROUTE_SCREENSHOTS" in os.environ else tmp_path
+    folder = ROOT / "docs" / "images" if "SCREENSHOTS" in os.environ else tmp_path
 
     def take(name: str) -> None:
         page.wait_for_timeout(2500)  # until animations have ended
@@ -97,6 +102,19 @@ def picture(page: Any, tmp_path: Path) -> Any:
         assert path.stat().st_size < MAX_BYTES
 
     return take
+
+
+def stack_storage(stack: Stack) -> Storage:
+    """The bucket that the stack's runs work in."""
+    return Storage(
+        load_settings(
+            CONFIG,
+            {
+                "aws.endpoint_url": stack.more["REELROUTE__AWS__ENDPOINT_URL"],
+                "aws.credentials_file": stack.more["REELROUTE__AWS__CREDENTIALS_FILE"],
+            },
+        )
+    )
 
 
 def open_deployment(stack: Stack, page: Any, name: str) -> None:
@@ -227,8 +245,52 @@ def test_pictures_of_form_and_failure_fit_the_readme(retried: dict[str, Any]) ->
     for name in ("form", "failed"):
         data = retried[f"{name} picture"]
         assert len(data) < MAX_BYTES
-        if "REELROUTE_SCREENSHOTS" in os.environ:
+        if "SCREENSHOTS" in os.environ:
             (ROOT / "docs" / "images" / f"prefect-{name}.png").write_bytes(data)
+
+
+def test_hostile_text_is_shown_as_text_in_report_and_ui(
+    retried: dict[str, Any], stack: Stack, page: Any, picture: Any, tmp_path: Path
+) -> None:
+    """Neither the UI nor the page runs it, loads anything for it, or makes a link of it."""
+    asked: list[str] = []
+    dialogs: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    shown = [kind.format("in heavy rain") for kind in HOSTILE]
+    overrides = {
+        "label.size": 300,
+        "distill.students": ["bedrock"],
+        "evaluate.demo_queries": shown,
+    }
+    run = stack.ended(stack.trigger("pipeline/local", overrides=overrides), 600)
+    assert run.state_name == "Completed", run.state
+    open_artifact(stack, page, "evaluation-report")
+    first = page.get_by_text("<script>alert(1)</script> goalkeeper saves in heavy rain").first
+    first.scroll_into_view_if_needed()
+    picture("prefect-hostile")
+    links = page.locator("a").evaluate_all("links => links.map(link => link.href)")
+    record = Run(stack_storage(stack), derive_run_id(str(run.id))).completed("evaluate")
+    report = tmp_path / "report.html"
+    report.write_bytes(stack_storage(stack).read(record.files["page"]))
+    page.goto(report.as_uri())
+    page.get_by_text("<script>alert(1)</script> goalkeeper saves in heavy rain").first.wait_for()
+    links += page.locator("a").evaluate_all("links => links.map(link => link.href)")
+    assert dialogs == []
+    assert [url for url in [*asked, *links] if EVIL.search(url)] == []
+
+
+def test_the_page_of_trends_shows_its_charts(
+    retried: dict[str, Any], stack: Stack, page: Any, picture: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "trends.html"
+    command = [sys.executable, "-m", "reelroute.cli", "trends", "--output", str(file)]
+    subprocess.run(command, cwd=ROOT, env=stack.environment(), check=True)
+    page.goto(file.as_uri())
+    charts = page.locator("figure img")
+    assert charts.count() == 5
+    assert all(charts.evaluate_all("all => all.map(image => image.naturalWidth > 0)"))
+    picture("trends-page")
 
 
 def test_each_stage_alone_runs_on_a_run_from_before_the_servers_restart(

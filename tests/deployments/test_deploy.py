@@ -103,6 +103,8 @@ def test_the_work_pool_is_the_one_that_the_worker_takes_from(
     name = command[command.index("--pool") + 1]
     pool = prefect.read_work_pool(name)
     assert (pool.type, pool.concurrency_limit) == ("process", 3)
+    # A limit of the worker's own ends it when a run is retried before its process is gone.
+    assert "--limit" not in command
     for flow_name in declared_flows():
         found = prefect.read_deployment_by_name(f"{flow_name}/{ENVIRONMENT}")
         assert found.work_pool_name == name

@@ -389,6 +389,7 @@ def test_a_run_that_fails_ends_with_its_sentence_and_an_exit_code(place: Place) 
     with fault(place.aws, "teacher-answers", style="prose"):
         said = refused("run", "--config", place.profile())
     assert "pipeline/local ended as Failed: label: the label plan can't be filled" in said
+    assert re.search(r"Go on with `reelroute run --run run-[0-9a-f]{12}`, or Retry in the UI", said)
 
 
 @pytest.mark.usefixtures("in_process")

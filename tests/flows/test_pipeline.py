@@ -64,6 +64,14 @@ def test_the_run_id_is_derived_from_the_flow_runs_id(finished: Finished) -> None
     assert parameters.flow_run_id == finished.flow_run_id
 
 
+def test_every_stage_has_the_tags_by_which_automations_find_it(finished: Finished) -> None:
+    parent = FlowRunFilterParentFlowRunId(any_=[finished.flow_run_id])
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
+    assert len(found) == len(STAGES)
+    assert all({"reelroute", "local"} <= set(run.tags) for run in found)
+
+
 def test_what_was_asked_is_accepted_or_a_duplicate_or_in_quarantine(finished: Finished) -> None:
     label = finished.run.completed("label")
     m = label.metrics

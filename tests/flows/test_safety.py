@@ -28,20 +28,10 @@ from flows.resume import stages_of
 from reelroute.service.settings import ServiceSettings
 from tasks.runs import Run
 from tests.conftest import new_place
+from tests.hostile import CONTROL, EVIL, HOSTILE
 from tests.support import Place, corpus_rows
 
-#: Markdown, HTML, script, terminal codes, and characters that reorder or hide text.
-HOSTILE = (
-    "<script>alert(1)</script> goalkeeper saves {}",
-    "![pixel](https://evil.example/{}.png) sunset over mountains",
-    "[click here](javascript:alert(1)) minister explaining law {}",
-    "</td></tr></table><img src=x onerror=alert(1)> rain {}",
-    "| a | b | **bold** `code` {} # heading",
-    "https://evil.example/{} www.evil.example dog barking",
-)
-CONTROL = ("\x1b[31mred\x1b[0m crowd cheering", "\u202edesrever violin solo", "null\x00 byte song")
 WEBHOOK = "https://hooks.example.com/marked-webhook-secret"
-EVIL = re.compile(r"evil\.example|javascript:", re.IGNORECASE)
 
 
 def hostile_queries() -> list[str]:

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event
 from prefect.states import Scheduled
 
 from data_contracts.events import DRIFT_DETECTED, environment_resource
 from deployments.embedded.aws import EmbeddedAws
 from flows.inputs import derive_run_id
+from flows.resume import stages_of
 from tasks.lease import holder_of
 from tests.conftest import new_place
 from tests.stack import Stack, free_port, until
@@ -149,6 +150,12 @@ def test_a_run_whose_worker_died_too_is_marked_crashed_and_retry_goes_on(
     assert crashed.state is not None
     assert "no sign of life for 65 s" in (crashed.state.message or "")
     assert "reelroute run --run ID" in (crashed.state.message or "")
+
+    def no_stage_runs() -> bool:
+        with stack.client() as prefect:
+            return not list(stages_of(prefect, run.id, StateType.RUNNING))
+
+    assert until("the stage that died with it is marked, too", no_stage_runs)
 
     stack.start_worker(config)
     with stack.client() as prefect:  # what Retry in the UI does
