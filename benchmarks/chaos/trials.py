@@ -235,7 +235,7 @@ def kill_trial(
     kills: int,
     seed: int,
     say: Callable[[str], None] = lambda text: None,
-    kills_a_run: int = 3,
+    kills_a_run: int = 6,
     stages: Sequence[Stage] = STAGES,
 ) -> tuple[Row, Counter[str]]:
     """Runs that are killed at random instants, spread over the stages, and started again.
