@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmarks.chaos.by_cli import runner
-from benchmarks.chaos.trials import FAULTS, Row, fault_trial, kill_trial, undisturbed
+from benchmarks.chaos.trials import FAULTS, Row, fault_trial, kill_trial, settled, undisturbed
 from benchmarks.chaos.world import world
 from reelroute.errors import ReelRouteError
 
@@ -19,7 +19,7 @@ from reelroute.errors import ReelRouteError
 @click.option(
     "--cli-kills",
     type=click.IntRange(0),
-    default=7,
+    default=6,
     show_default=True,
     help="Further kills, of runs that the `reelroute` command starts and a runner executes.",
 )
@@ -44,7 +44,7 @@ def main(
         raise ReelRouteError(f"there is no fault {unknown[0]!r}: choose of {', '.join(FAULTS)}")
     rows: list[Row] = []
     with world(aws_port, prefect_port) as place:
-        base = undisturbed(place)
+        base = settled(place)
         took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in base.seconds.items())
         click.echo(f"undisturbed run: {sum(base.seconds.values()):.1f} s ({took})")
         for kind in chosen:

@@ -100,25 +100,29 @@ class Row:
 StartOf = Callable[[Site], Started]
 
 
-def undisturbed(world: World, start: StartOf = Site.start) -> Undisturbed:
-    """A run that nothing disturbs, the second of two: the first is slow in everything.
-
-    Args:
-        world: where.
-        start: how runs are started.
+def settled(world: World) -> Undisturbed:
+    """The second of two runs that nothing disturbs: the first is slow in everything.
 
     Raises:
-        SystemExit: it doesn't complete, or differs from the first; there is nothing to compare
-            with.
+        SystemExit: they don't complete, or differ; there is nothing to compare with.
     """
-    first, second = _undisturbed(world, start), _undisturbed(world, start)
+    first, second = undisturbed(world), undisturbed(world)
     differing = differences(second.results, first.results)
     if differing:
         raise SystemExit(f"two runs without any disturbance differ: {differing}")
     return second
 
 
-def _undisturbed(world: World, start: StartOf) -> Undisturbed:
+def undisturbed(world: World, start: StartOf = Site.start) -> Undisturbed:
+    """A run that nothing disturbs.
+
+    Args:
+        world: where.
+        start: how it is started.
+
+    Raises:
+        SystemExit: it doesn't complete, or breaks an invariant.
+    """
     site = world.site()
     started, watch = start(site), Watch(site)
     while started.runs:
