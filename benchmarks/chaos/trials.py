@@ -278,9 +278,8 @@ def kill_trial(
         ended = Ended("Killed", "")
         for target in targets:
             row.starts += 1
-            watch = Watch(site)
             started = start(site)
-            stage = kill_in(started, watch, target, base.seconds, dice)
+            stage = kill_in(started, Watch(site), target, base.seconds, dice)
             if stage is None:
                 ended = started.wait(MAX_SECONDS)
                 break
