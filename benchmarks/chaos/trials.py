@@ -6,15 +6,15 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from benchmarks.chaos.invariants import Disturbance, Findings, Undisturbed, asked, examine, made
 from benchmarks.chaos.results import differences, results
-from benchmarks.chaos.start import Ended, Start
+from benchmarks.chaos.start import Ended, Started
 from benchmarks.chaos.world import RUN_ID, Site, World
-from data_contracts.runs import STAGES, Stage
+from data_contracts.runs import STAGES
 from deployments.embedded import faults
 from deployments.embedded.faults import KINDS, Faults
 
@@ -97,27 +97,38 @@ class Row:
         self.violations += findings.violations
 
 
-def undisturbed(world: World) -> Undisturbed:
-    """A run that nothing disturbs, the second of two: the first is slow in everything.
+StartOf = Callable[[Site], Started]
+
+
+def settled(world: World) -> Undisturbed:
+    """The second of two runs that nothing disturbs: the first is slow in everything.
 
     Raises:
-        SystemExit: it doesn't complete, or differs from the first; there is nothing to compare
-            with.
+        SystemExit: they don't complete, or differ; there is nothing to compare with.
     """
-    first, second = _undisturbed(world), _undisturbed(world)
+    first, second = undisturbed(world), undisturbed(world)
     differing = differences(second.results, first.results)
     if differing:
         raise SystemExit(f"two runs without any disturbance differ: {differing}")
     return second
 
 
-def _undisturbed(world: World) -> Undisturbed:
+def undisturbed(world: World, start: StartOf = Site.start) -> Undisturbed:
+    """A run that nothing disturbs.
+
+    Args:
+        world: where.
+        start: how it is started.
+
+    Raises:
+        SystemExit: it doesn't complete, or breaks an invariant.
+    """
     site = world.site()
-    start, watch = site.start(), Watch(site)
-    while start.runs:
+    started, watch = start(site), Watch(site)
+    while started.runs:
         watch.look()
         time.sleep(_POLL)
-    ended = start.wait(0)
+    ended = started.wait(1)
     if ended.state != "COMPLETED":
         raise SystemExit(f"a run without any disturbance ended as {ended}; its log: {site.log}")
     calls = site.calls()
@@ -235,8 +246,9 @@ def kill_trial(
     kills: int,
     seed: int,
     say: Callable[[str], None] = lambda text: None,
-    kills_a_run: int = 3,
-    stages: Sequence[Stage] = STAGES,
+    kills_a_run: int = 6,
+    name: str = "SIGKILL",
+    start: StartOf = Site.start,
 ) -> tuple[Row, Counter[str]]:
     """Runs that are killed at random instants, spread over the stages, and started again.
 
@@ -247,17 +259,18 @@ def kill_trial(
         seed: decides the instants.
         say: told of every run.
         kills_a_run: how often one run is killed before it may complete.
-        stages: where to kill.
+        name: of the table's row.
+        start: how runs are started.
 
     Returns:
         the table's row, and how many kills hit each stage.
     """
-    dice, row, hit = random.Random(seed), Row("SIGKILL"), Counter[str]()
+    dice, row, hit = random.Random(seed), Row(name), Counter[str]()
     begun = time.monotonic()
     while row.kills < kills:
         wanted = min(kills_a_run, kills - row.kills)
         # Stages that were hit the least come first; in a run the earlier stage is killed first.
-        order = sorted(stages, key=lambda stage: (hit[stage], dice.random()))
+        order = sorted(STAGES, key=lambda stage: (hit[stage], dice.random()))
         targets = sorted(
             (order[n % len(order)] for n in range(wanted)), key=lambda stage: STAGES.index(stage)
         )
@@ -265,16 +278,16 @@ def kill_trial(
         ended = Ended("Killed", "")
         for target in targets:
             row.starts += 1
-            start = site.start()
-            stage = kill_in(start, Watch(site), target, base.seconds, dice)
+            started = start(site)
+            stage = kill_in(started, Watch(site), target, base.seconds, dice)
             if stage is None:
-                ended = start.wait(MAX_SECONDS)
+                ended = started.wait(MAX_SECONDS)
                 break
             killed.append(stage)
             in_flight += _concurrency(site, stage)
         while ended.state == "Killed" and row.starts < MAX_STARTS * (row.runs + 1):
             row.starts += 1
-            ended = site.start().wait(MAX_SECONDS)
+            ended = start(site).wait(MAX_SECONDS)
         row.kills += len(killed)
         hit.update(killed)
         if ended.state != "COMPLETED":
@@ -290,18 +303,18 @@ def kill_trial(
 
 
 def kill_in(
-    start: Start, watch: Watch, target: str, seconds: dict[str, float], dice: random.Random
+    started: Started, watch: Watch, target: str, seconds: dict[str, float], dice: random.Random
 ) -> str | None:
     """Kill a start at a random instant of a stage; the stage it was in, or None if it ended."""
-    while start.runs and watch.look() != target:
+    while started.runs and watch.look() != target:
         time.sleep(_POLL)
     instant = time.monotonic() + dice.random() * seconds[target]
-    while start.runs and time.monotonic() < instant:
+    while started.runs and time.monotonic() < instant:
         time.sleep(_POLL)
-    if not start.runs:
+    if not started.runs:
         return None
     stage = watch.look()
-    start.kill()
+    started.kill()
     return stage
 
 

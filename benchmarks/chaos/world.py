@@ -215,17 +215,23 @@ def _prefect_server(api_url: str, folder: Path, environment: dict[str, str]) -> 
             start_new_session=True,
         )
     try:
-        _wait(lambda: _answers(f"{api_url}/health"), process, log)
+        wait_until(lambda: _answers(f"{api_url}/health"), process, log)
         yield
     finally:
         end(process.pid)
 
 
-def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a process is ready.
+
+    Raises:
+        SystemExit: it ended, or took too long; with the last of its log.
+    """
     deadline = time.monotonic() + _SECONDS_TO_START
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"no Prefect server: {log.read_text(errors='replace')[-2000:]}")
+            said = log.read_text(errors="replace")[-2000:]
+            raise SystemExit(f"a process did not come up; its last words: {said}")
         time.sleep(0.2)
 
 
