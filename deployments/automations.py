@@ -93,7 +93,7 @@ def automations(
                 parameters={
                     "queries_file": {
                         "__prefect_kind": "jinja",
-                        "template": '{{ event.payload["queries_uri"] }}',
+                        "template": '{{ event.payload["queries"] }}',
                     }
                 },
             ),

@@ -187,7 +187,7 @@ def test_failures_and_refusals_are_told_and_drift_starts_a_run(
         event = Event(
             event=DRIFT_DETECTED,
             resource=resource,
-            payload={"queries_uri": "", "message": "the mix has changed"},
+            payload={"queries": "", "message": "the mix has changed"},
         )
         prefect._client.post("/events", json=[event.model_dump(mode="json")])
     before = {failed.id}
