@@ -55,6 +55,7 @@ def monitor(
     window_end: datetime | None = None,
     config: str = DEFAULT_PROFILE,
     logs: str | None = None,
+    overrides: dict[str, Any] | None = None,
 ) -> State[Any]:
     """Look at a window of production logs.
 
@@ -62,10 +63,11 @@ def monitor(
         window_end: Where the window ends (UTC); empty takes the last one that is over.
         config: The profile, relative to the checkout.
         logs: A file or folder of this machine, in place of the profile's logs in the bucket.
+        overrides: Settings that differ from the profile, as {"monitor.min_queries": 1000}.
     """
     note_process()
     try:
-        settings = load_settings(config)
+        settings = load_settings(config, overrides)
         storage = Storage(settings)
         window = window_of(settings.monitor, window_end, datetime.now(UTC))
         folder = MonitorFolder(storage, settings.environment)
