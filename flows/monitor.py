@@ -20,7 +20,7 @@ from data_contracts.monitoring import Aggregate, Window, WindowRecord
 from flows.resume import note_process
 from reelroute.errors import ReelRouteError
 from tasks.base import logger
-from tasks.monitor.aggregate import Reading
+from tasks.monitor.aggregate import Reading, distinct
 from tasks.monitor.drift import compare
 from tasks.monitor.logs import find_logs, read_logs
 from tasks.monitor.masking import production_queries
@@ -37,6 +37,9 @@ earlier event told of emits `reelroute.drift.detected` with its evidence; querie
 masked for the next run. A window is monitored once: a second run finds its record and changes
 nothing.
 """
+
+#: So many distinct queries of a window are compared with the training set, at most.
+DISTINCT_QUERIES = 5_000
 
 
 def _asked() -> str:
@@ -104,18 +107,23 @@ def _look_at(
     reading = Reading(
         window=window,
         vocabulary=training.vocabulary.words if training else None,
-        sample_size=limits.sample_size,
+        sample_size=max(limits.sample_size, DISTINCT_QUERIES),
         seed=limits.seed,
         memory_mb=limits.memory_mb,
     )
     found = read_logs(settings, find_logs(settings, reading, logs), reading, models)
     before = _before(settings, folder, reading, logs, training)
     comparisons = [
-        *(compare(limits, found.aggregate, training.aggregate, "training") if training else ()),
+        *(
+            # A training set holds each query once.
+            compare(limits, distinct(found.sample), training.aggregate, "training")
+            if training
+            else ()
+        ),
         *compare(limits, found.aggregate, before, "before"),
     ]
     release = training.release if training else None
-    queries, refused = production_queries(found.sample, window.name)
+    queries, refused = production_queries(found.sample[: limits.sample_size], window.name)
     record = WindowRecord(
         environment=settings.environment,
         window=window,
