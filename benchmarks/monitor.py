@@ -29,11 +29,12 @@ from typing import Any, Final
 
 from benchmarks.machine import Machine
 from configs.settings import MonitorSettings
-from data_contracts.monitoring import Aggregate, Comparison, Window
+from data_contracts.monitoring import Comparison, Window
 from data_contracts.queries import LabelledQuery
 from deployments.embedded.models.corpus import recorded_answers
+from flows.monitor import DISTINCT_QUERIES
 from reelroute.service.logs import QueryLog, script_of
-from tasks.monitor.aggregate import Reading, aggregate_file, vocabulary_of
+from tasks.monitor.aggregate import FileAggregate, Reading, aggregate_file, distinct, vocabulary_of
 from tasks.monitor.drift import compare
 from tasks.monitor.logs import add_up
 from tasks.monitor.reference import aggregate_rows
@@ -129,7 +130,7 @@ def measure(folder: Path, workers: int) -> dict[str, Any]:
     reading = Reading(
         WINDOW,
         vocabulary_of([row.query for row in halves()[0]]).words,
-        sample_size=SETTINGS.sample_size,
+        sample_size=DISTINCT_QUERIES,
         memory_mb=SETTINGS.memory_mb,
     )
     before_mb = peak_mb()
@@ -208,22 +209,26 @@ class Trial:
 
     def __init__(self, training: Sequence[LabelledQuery], size: int, folder: Path) -> None:
         self._training = aggregate_rows(training)
-        self._reading = Reading(WINDOW, vocabulary_of([row.query for row in training]).words)
+        self._reading = Reading(
+            WINDOW,
+            vocabulary_of([row.query for row in training]).words,
+            sample_size=DISTINCT_QUERIES,
+        )
         self._size = size
         self._folder = folder
 
-    def window(self, traffic: Traffic, seed: int) -> Aggregate:
+    def window(self, traffic: Traffic, seed: int) -> FileAggregate:
         """A window of the traffic."""
         path = self._folder / "window.jsonl"
         with path.open("w", encoding="ascii") as file:
             file.writelines(traffic.lines(self._size, WINDOW, seed))
-        return aggregate_file(path, self._reading).aggregate
+        return aggregate_file(path, self._reading)
 
-    def compared(self, now: Aggregate, before: Aggregate) -> list[Comparison]:
+    def compared(self, now: FileAggregate, before: FileAggregate) -> list[Comparison]:
         """The window beside both references."""
         return [
-            *compare(SETTINGS, now, self._training, "training"),
-            *compare(SETTINGS, now, before, "before"),
+            *compare(SETTINGS, distinct(now.sample), self._training, "training"),
+            *compare(SETTINGS, now.aggregate, before.aggregate, "before"),
         ]
 
 

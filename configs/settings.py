@@ -263,7 +263,7 @@ class MonitorSettings(_Section):
     #: A window is looked at so long after its end: its logs must be uploaded by then.
     delay_minutes: int = Field(default=10, ge=0)
     #: With fewer queries on either side a measure is not compared.
-    min_queries: int = Field(default=1000, ge=10)
+    min_queries: int = Field(default=500, ge=10)
     thresholds: DriftThresholds = DriftThresholds()
     #: The same measures of the same release are told of once in so many hours.
     repeat_hours: int = Field(default=168, ge=1)

@@ -266,9 +266,13 @@ def rollback(config: str) -> None:
     type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%SZ"]),
     help="Where the window ends, in UTC, as in 2026-01-31T14:00; default: the last full one.",
 )
-def monitor(config: str, logs: str | None, window_end: datetime | None) -> None:
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
+def monitor(
+    config: str, logs: str | None, window_end: datetime | None, assignments: tuple[str, ...]
+) -> None:
     """Look at a window of production logs, and say what has changed."""
-    settings = load_settings(config)
+    overrides = _overrides(assignments)
+    settings = load_settings(config, overrides)
     if logs and not Path(logs).exists():
         raise ConfigError(f"logs {logs}: there is no such file or folder")
     _follow(
@@ -279,6 +283,7 @@ def monitor(config: str, logs: str | None, window_end: datetime | None) -> None:
             "config": config,
             "logs": str(Path(logs).resolve()) if logs else None,
             "window_end": f"{window_end:%Y-%m-%dT%H:%M:%SZ}" if window_end else None,
+            "overrides": overrides,
         },
     )
 

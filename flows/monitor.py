@@ -20,7 +20,7 @@ from data_contracts.monitoring import Aggregate, Window, WindowRecord
 from flows.resume import note_process
 from reelroute.errors import ReelRouteError
 from tasks.base import logger
-from tasks.monitor.aggregate import Reading
+from tasks.monitor.aggregate import Reading, distinct
 from tasks.monitor.drift import compare
 from tasks.monitor.logs import find_logs, read_logs
 from tasks.monitor.masking import production_queries
@@ -37,6 +37,9 @@ earlier event told of emits `reelroute.drift.detected` with its evidence; querie
 masked for the next run. A window is monitored once: a second run finds its record and changes
 nothing.
 """
+
+#: So many distinct queries of a window are compared with the training set, at most.
+DISTINCT_QUERIES = 5_000
 
 
 def _asked() -> str:
@@ -55,6 +58,7 @@ def monitor(
     window_end: datetime | None = None,
     config: str = DEFAULT_PROFILE,
     logs: str | None = None,
+    overrides: dict[str, Any] | None = None,
 ) -> State[Any]:
     """Look at a window of production logs.
 
@@ -62,10 +66,11 @@ def monitor(
         window_end: Where the window ends (UTC); empty takes the last one that is over.
         config: The profile, relative to the checkout.
         logs: A file or folder of this machine, in place of the profile's logs in the bucket.
+        overrides: Settings that differ from the profile, as {"monitor.min_queries": 1000}.
     """
     note_process()
     try:
-        settings = load_settings(config)
+        settings = load_settings(config, overrides)
         storage = Storage(settings)
         window = window_of(settings.monitor, window_end, datetime.now(UTC))
         folder = MonitorFolder(storage, settings.environment)
@@ -102,18 +107,23 @@ def _look_at(
     reading = Reading(
         window=window,
         vocabulary=training.vocabulary.words if training else None,
-        sample_size=limits.sample_size,
+        sample_size=max(limits.sample_size, DISTINCT_QUERIES),
         seed=limits.seed,
         memory_mb=limits.memory_mb,
     )
     found = read_logs(settings, find_logs(settings, reading, logs), reading, models)
     before = _before(settings, folder, reading, logs, training)
     comparisons = [
-        *(compare(limits, found.aggregate, training.aggregate, "training") if training else ()),
+        *(
+            # A training set holds each query once.
+            compare(limits, distinct(found.sample), training.aggregate, "training")
+            if training
+            else ()
+        ),
         *compare(limits, found.aggregate, before, "before"),
     ]
     release = training.release if training else None
-    queries, refused = production_queries(found.sample, window.name)
+    queries, refused = production_queries(found.sample[: limits.sample_size], window.name)
     record = WindowRecord(
         environment=settings.environment,
         window=window,

@@ -8,7 +8,8 @@ it outgrows its memory; what leaves this module are a few histograms, whatever t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 #: The service's line as far as it is read here. What doesn't fit becomes NULL.
 _QUERY: Final = (
-    "STRUCT(words INTEGER, script VARCHAR, language VARCHAR, dominant VARCHAR, "
+    "STRUCT(id VARCHAR, words INTEGER, script VARCHAR, language VARCHAR, dominant VARCHAR, "
     f"weights STRUCT({', '.join(f'{m} DOUBLE' for m in MODALITIES)}), router VARCHAR, "
     "fallback BOOLEAN, confidence DOUBLE, expected_error DOUBLE, unknown_language DOUBLE, "
     "text VARCHAR)"
@@ -40,7 +41,7 @@ _MODALITY_LIST: Final = ", ".join(f"'{modality}'" for modality in MODALITIES)
 _WEIGHTS: Final = ", ".join(f"q.weights.{modality}" for modality in MODALITIES)
 #: What `RouteLine` asks of a query, as far as it is counted here.
 _QUERY_IS_SOUND: Final = f"""
-    q.words >= 1 AND q.dominant IN ({_MODALITY_LIST}) AND q.router IS NOT NULL
+    length(q.id) = 12 AND q.words >= 1 AND q.dominant IN ({_MODALITY_LIST}) AND q.router IS NOT NULL
     AND q.fallback IS NOT NULL
     AND least({_WEIGHTS}) >= 0 AND greatest({_WEIGHTS}) <= 1
     AND abs({" + ".join(f"q.weights.{m}" for m in MODALITIES)} - 1) <= {10 * SUM_TOLERANCE}
@@ -102,6 +103,8 @@ _OF_QUERIES: Final[dict[str, str]] = {
     "fallback": "CASE WHEN q.fallback THEN 'fallback' ELSE 'own' END",
     "router": "left(q.router, 60)",
 }
+#: … of them those that are compared with a training set, over distinct queries.
+_OF_DISTINCT: Final = ("channel", *MODALITIES, "words", "script")
 #: Histograms over requests.
 _OF_REQUESTS: Final[dict[str, str]] = {
     "status": "status::VARCHAR",
@@ -118,13 +121,40 @@ class Sampled:
     """A distinct query of the logs.
 
     Attributes:
-        rank: hash of seed and text: the sample holds those of the lowest rank.
+        rank: hash of seed and query: the sample holds those of the lowest rank, so that it is
+            the same however often each was asked and wherever it was logged.
+        text: None where texts are not logged.
         seen: how often it was asked.
+        bins: its bin by measure.
     """
 
     rank: str
-    text: str
+    text: str | None
     seen: int
+    bins: dict[str, str]
+
+    def __add__(self, more: Sampled) -> Sampled:
+        """The same query in two files; of different answers to it one is taken."""
+        return Sampled(
+            self.rank,
+            self.text if self.text is not None else more.text,
+            self.seen + more.seen,
+            min(self.bins, more.bins, key=lambda bins: sorted(bins.items())),
+        )
+
+
+def distinct(sample: Iterable[Sampled]) -> Aggregate:
+    """The sample's queries, each counted once, however often it was asked."""
+    histograms: dict[str, Counter[str]] = {}
+    queries = 0
+    for one in sample:
+        queries += 1
+        for measure, name in one.bins.items():
+            histograms.setdefault(measure, Counter())[name] += 1
+    return Aggregate(
+        queries=queries,
+        histograms={name: dict(sorted(bins.items())) for name, bins in histograms.items()},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,16 +264,15 @@ def _aggregate(
         **_histograms(connection, "lines WHERE kind = 'requests'", _OF_REQUESTS),
     }
     connection.execute("DROP TABLE lines")
-    sample: tuple[Sampled, ...] = ()
     new_words: Histogram = {}
-    if texts:
-        connection.execute(
-            "CREATE TEMP TABLE texts AS SELECT q.text AS text, count(*) AS seen FROM answers "
-            "WHERE q.text IS NOT NULL GROUP BY ALL"
-        )
-        sample = _sample(connection, reading)
-        if reading.vocabulary is not None:
-            histograms["vocabulary"], new_words = _vocabulary(connection, reading.vocabulary)
+    connection.execute(
+        "CREATE TEMP TABLE texts AS SELECT q.text AS text, count(*) AS seen FROM answers "
+        "WHERE q.text IS NOT NULL GROUP BY ALL"
+    )
+    known = reading.vocabulary is not None
+    if reading.vocabulary is not None:
+        histograms["vocabulary"], new_words = _vocabulary(connection, reading.vocabulary, texts)
+    sample = _sample(connection, reading, known)
     return FileAggregate(
         Aggregate(
             lines=LineCounts(read=sum(kinds.values()), **kinds),
@@ -283,16 +312,34 @@ def _histograms(
     return {name: dict(sorted(bins.items())) for name, bins in found.items()}
 
 
-def _sample(connection: duckdb.DuckDBPyConnection, reading: Reading) -> tuple[Sampled, ...]:
+def _sample(
+    connection: duckdb.DuckDBPyConnection, reading: Reading, known: bool
+) -> tuple[Sampled, ...]:
+    """The queries of the lowest rank; `known` says whether their words were looked up."""
+    bins = ", ".join(f"{name} := min({_OF_QUERIES[name]})" for name in _OF_DISTINCT)
     rows = connection.execute(
-        "SELECT md5($seed || text) AS rank, text, seen FROM texts ORDER BY rank LIMIT $size",
+        "SELECT md5($seed || q.id) AS rank, min(q.text), count(*), "
+        f"struct_pack({bins}) FROM answers GROUP BY q.id ORDER BY rank LIMIT $size",
         {"seed": f"{reading.seed}:", "size": reading.sample_size},
     ).fetchall()
-    return tuple(Sampled(*row) for row in rows)
+    new = set[str]()
+    if known:
+        new = {t for (t,) in connection.execute("SELECT DISTINCT text FROM unknown").fetchall()}
+    return tuple(
+        Sampled(
+            rank,
+            text,
+            seen,
+            {**found, "vocabulary": "new" if text in new else "known"}
+            if known and text is not None
+            else found,
+        )
+        for rank, text, seen, found in rows
+    )
 
 
 def _vocabulary(
-    connection: duckdb.DuckDBPyConnection, vocabulary: frozenset[str]
+    connection: duckdb.DuckDBPyConnection, vocabulary: frozenset[str], texts: int
 ) -> tuple[Histogram, Histogram]:
     """Queries with and without a word that the training set doesn't hold, and those words."""
     connection.execute(
@@ -301,7 +348,6 @@ def _vocabulary(
         "ANTI JOIN (SELECT unnest($known) AS word) USING (word)",
         {"known": sorted(vocabulary)},
     )
-    (texts,) = _row(connection, "SELECT sum(seen)::BIGINT FROM texts")
     (new,) = _row(
         connection,
         "SELECT coalesce(sum(seen), 0)::BIGINT FROM (SELECT DISTINCT text, seen FROM unknown)",
@@ -310,4 +356,4 @@ def _vocabulary(
         "SELECT left(word, 60), sum(seen)::BIGINT AS n FROM unknown GROUP BY ALL "
         f"ORDER BY n DESC, 1 LIMIT {MAX_NEW_WORDS}"
     ).fetchall()
-    return {"known": texts - new, "new": new}, dict(rows)
+    return {"known": texts - new, "new": new} if texts else {}, dict(rows)

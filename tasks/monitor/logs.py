@@ -132,9 +132,8 @@ def aggregate_log(
 
 
 def _merged(sample: dict[str, Sampled], more: Sequence[Sampled], size: int) -> dict[str, Sampled]:
-    """The `size` texts of the lowest rank of both, by rank, each with all that it was seen."""
+    """The `size` queries of the lowest rank of both, by rank, each with all that it was seen."""
     both = dict(sample)
     for one in more:
-        known = both.get(one.rank)
-        both[one.rank] = Sampled(one.rank, one.text, one.seen + (known.seen if known else 0))
+        both[one.rank] = both[one.rank] + one if one.rank in both else one
     return {rank: both[rank] for rank in sorted(both)[:size]}

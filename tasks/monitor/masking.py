@@ -97,6 +97,8 @@ def production_queries(
     kept: dict[str, ProductionQuery] = {}
     refused: dict[str, int] = {}
     for one in sample:
+        if one.text is None:
+            continue
         problem = query_problem(one.text)
         if problem:
             reason = "too long" if "characters long" in problem else problem

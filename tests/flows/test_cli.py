@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 import flows.cli
 import flows.follow
 from data_contracts.runs import STAGES
+from flows.monitor import monitor
 from flows.pipeline import STAGE_FLOWS, pipeline
 from reelroute.cli import main
 from tasks.releases import (
@@ -24,7 +25,8 @@ from tasks.releases import (
     write_release,
 )
 from tests.conftest import Finished
-from tests.support import Place, fault
+from tests.support import Place, corpus_rows, fault
+from tests.tasks.monitor.factory import END, traffic, write
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -316,6 +318,16 @@ def test_a_queries_file_that_cannot_be_read_is_one_sentence(
     assert f"queries file {path} can't be read" in said
 
 
+def test_logs_that_are_not_there_are_one_sentence(place: Place) -> None:
+    said = refused("monitor", "--logs", "/nowhere", "--config", place.profile())
+    assert "logs /nowhere: there is no such file or folder" in said
+
+
+def test_queries_of_another_bucket_are_one_sentence(place: Place) -> None:
+    said = refused("run", "--queries", "s3://other/queries.jsonl", "--config", place.profile())
+    assert "lies outside of the profile's bucket" in said
+
+
 def test_a_missing_deployment_is_named(place: Place) -> None:
     config = place.profile(environment="nobody-serves")
     said = refused("run", "--config", config)
@@ -335,7 +347,7 @@ def test_an_unknown_stage_is_refused_with_those_there_are(place: Place) -> None:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """Flow runs are run at once, in this process, instead of by a worker."""
     started: list[tuple[str, dict[str, Any]]] = []
-    by_name = {flow.name: flow for flow in (pipeline, *STAGE_FLOWS)}
+    by_name = {flow.name: flow for flow in (pipeline, *STAGE_FLOWS, monitor)}
 
     def run_now(prefect: Any, deployment: str, parameters: dict[str, Any]) -> Any:
         started.append((deployment, parameters))
@@ -414,3 +426,15 @@ def test_settings_of_the_environment_go_along_with_the_run(
         "label.size": 5000,
     }
     assert parameters["force"] is True
+
+
+def test_a_window_of_logs_is_monitored(
+    place: Place, tmp_path: Path, in_process: list[tuple[str, dict[str, Any]]]
+) -> None:
+    logs = write(tmp_path / "log.jsonl", traffic(corpus_rows(20), 30))
+    arguments = ["--window-end", f"{END:%Y-%m-%dT%H:%M}", "--set", "monitor.window_minutes=60"]
+    said = fine("monitor", "--logs", str(logs), *arguments, "--config", place.profile())
+    ((deployment, parameters),) = in_process
+    assert deployment == "monitor/local"
+    assert parameters["overrides"] == {"monitor.window_minutes": 60}
+    assert "11:00 to 2026-03-02 12:00 UTC: 30 requests, 30 queries" in said

@@ -15,6 +15,7 @@ import tasks.evaluate
 from data_contracts.conversation import parse_line
 from data_contracts.evaluation import BASE_STUDENT, DISTILLED_STUDENT, EvaluationSummary
 from data_contracts.heldout import benchmark_queries
+from data_contracts.monitoring import ProductionQuery
 from data_contracts.queries import LabelledQuery
 from data_contracts.runs import STAGES
 from deployments.embedded.aws import EmbeddedAws
@@ -23,10 +24,12 @@ from flows.inputs import derive_run_id
 from flows.pipeline import pipeline
 from reelroute.errors import AnswerError
 from reelroute.parsing import parse_forgiving
+from tasks.monitor.records import MonitorFolder
 from tasks.releases import POINTER_KEY, current_pointer
 from tasks.runs import Run
 from tests.conftest import Finished
 from tests.support import CallsSince, Place, corpus_rows, fault, read_jsonl
+from tests.tasks.monitor.factory import WINDOW
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -286,6 +289,23 @@ def test_too_few_own_queries_are_refused_before_a_cent_is_spent(
     assert state.is_failed()
     assert "at least 100: add queries and run again; nothing was bought" in (state.message or "")
     assert bedrock(calls) == set()
+
+
+@pytest.mark.usefixtures("_small_evaluation")
+def test_queries_that_the_monitor_sampled_are_labelled_beside_those_of_the_plan(
+    small: Place,
+) -> None:
+    queries = [row.query for row in corpus_rows(12, start=4000)]
+    folder, storage = MonitorFolder(small.storage(), "local"), small.storage()
+    sampled = [ProductionQuery(query=query, window="w", seen=1) for query in queries]
+    uri = folder.write_queries(WINDOW, sampled)
+    state = pipeline(small.profile(), "run-drift", None, uri, return_state=True)
+    assert state.is_completed(), state.message
+    run = Run(storage, "run-drift")
+    labelled = read_jsonl(storage.read(run.completed("label").files["labelled"]))
+    found = [row["query"] for row in labelled if row["domain"] == "production"]
+    assert found == queries
+    assert len(labelled) == 150 + len(queries)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from data_contracts.monitoring import Aggregate, LineCounts
 from reelroute.service.logs import RouteLine
-from tasks.monitor.aggregate import Reading, Sampled, aggregate_file, vocabulary_of
+from tasks.monitor.aggregate import (
+    Reading,
+    Sampled,
+    aggregate_file,
+    distinct,
+    vocabulary_of,
+)
 from tests.support import corpus_rows
 from tests.tasks.monitor.factory import END, WINDOW, line, traffic, write
 
@@ -167,7 +173,8 @@ def test_new_words_are_those_that_the_training_set_does_not_hold(tmp_path: Path)
 def test_without_texts_there_are_no_words_and_no_sample(tmp_path: Path) -> None:
     path = write(tmp_path / "log.jsonl", traffic(ROWS, 20, with_text=False))
     found = aggregate_file(path, Reading(WINDOW, frozenset({"a"}), sample_size=5))
-    assert found.sample == ()
+    assert {sampled.text for sampled in found.sample} == {None}
+    assert len(found.sample) == 5
     assert found.aggregate.texts == 0
     assert found.aggregate.histogram("vocabulary") == {}
     assert sum(found.aggregate.histogram("channel").values()) == 20
@@ -192,6 +199,17 @@ def test_the_sample_is_of_distinct_queries_and_depends_on_the_seed_alone(tmp_pat
     assert all(sampled.seen > 1 for sampled in one)
     assert one == sample(back, 1)
     assert one != sample(path, 2)
+
+
+def test_distinct_queries_count_once_however_often_they_are_asked(tmp_path: Path) -> None:
+    lines = [line(ROWS[:1]).to_line()] * 50 + [line([row]).to_line() for row in ROWS[1:10]]
+    path = write(tmp_path / "log.jsonl", lines)
+    vocabulary = vocabulary_of([ROWS[0].query]).words
+    found = distinct(aggregate_file(path, Reading(WINDOW, vocabulary, sample_size=100)).sample)
+    assert found.queries == 10
+    assert found.histogram("channel") == Counter(row.weights.dominant for row in ROWS[:10])
+    assert found.histogram("vocabulary") == {"known": 1, "new": 9}
+    assert sum(found.histogram("words").values()) == 10
 
 
 def test_a_small_memory_is_enough_for_a_file_that_is_larger(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.support import corpus_rows
 
 
 def sampled(*texts: str, seen: int = 1) -> list[Sampled]:
-    return [Sampled(f"{number:03d}", text, seen) for number, text in enumerate(texts)]
+    return [Sampled(f"{number:03d}", text, seen, {}) for number, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(
