@@ -44,9 +44,10 @@ def main(
         raise ReelRouteError(f"there is no fault {unknown[0]!r}: choose of {', '.join(FAULTS)}")
     rows: list[Row] = []
     with world(aws_port, prefect_port) as place:
-        base = settled(place)
-        took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in base.seconds.items())
-        click.echo(f"undisturbed run: {sum(base.seconds.values()):.1f} s ({took})")
+        if chosen or kills:
+            base = settled(place)
+            took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in base.seconds.items())
+            click.echo(f"undisturbed run: {sum(base.seconds.values()):.1f} s ({took})")
         for kind in chosen:
             rows.append(fault_trial(place, kind, base, rate, seed))
             click.echo(_line(rows[-1]))

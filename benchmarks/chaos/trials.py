@@ -266,6 +266,7 @@ def kill_trial(
         the table's row, and how many kills hit each stage.
     """
     dice, row, hit = random.Random(seed), Row(name), Counter[str]()
+    pace = 1.0  # how long stages take now, as a share of what they took undisturbed
     begun = time.monotonic()
     while row.kills < kills:
         wanted = min(kills_a_run, kills - row.kills)
@@ -279,7 +280,9 @@ def kill_trial(
         for target in targets:
             row.starts += 1
             started = start(site)
-            stage = kill_in(started, Watch(site), target, base.seconds, dice)
+            stage = kill_in(started, Watch(site), target, pace * base.seconds[target], dice)
+            if stage != target:
+                pace *= 0.8
             if stage is None:
                 ended = started.wait(MAX_SECONDS)
                 break
@@ -303,12 +306,16 @@ def kill_trial(
 
 
 def kill_in(
-    started: Started, watch: Watch, target: str, seconds: dict[str, float], dice: random.Random
+    started: Started, watch: Watch, target: str, seconds: float, dice: random.Random
 ) -> str | None:
-    """Kill a start at a random instant of a stage; the stage it was in, or None if it ended."""
+    """Kill a start at a random instant of a stage, which takes about so many seconds.
+
+    Returns:
+        the stage that it was in, or None if it had ended before.
+    """
     while started.runs and watch.look() != target:
         time.sleep(_POLL)
-    instant = time.monotonic() + dice.random() * seconds[target]
+    instant = time.monotonic() + dice.random() * seconds
     while started.runs and time.monotonic() < instant:
         time.sleep(_POLL)
     if not started.runs:

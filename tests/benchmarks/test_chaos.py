@@ -77,9 +77,7 @@ def told(
         Run(Storage(site.settings), RUN_ID).start(site.settings, {}, None, None)
         for stage in (label, validate, upload):
             assert stage(RUN_ID, site.config, return_state=True).is_completed()
-        killed_in = kill_in(
-            site.start(), Watch(site), "evaluate", {"evaluate": 0.5}, random.Random(SEED)
-        )
+        killed_in = kill_in(site.start(), Watch(site), "evaluate", 0.5, random.Random(SEED))
         assert not site.has(f"runs/{RUN_ID}/stages/evaluate/001.json")
         run_here(site)
         in_flight = site.settings.evaluate.concurrency
