@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 #: A run that nobody has picked up for so long is said to be waiting for a worker.
 PICK_UP_SECONDS = 30.0
+#: So long a server that doesn't answer is asked again.
+PATIENCE_SECONDS = 60.0
 #: Names of states in which a flow run waits until another one has ended.
 WAITING = ("AwaitingConcurrencySlot", "Waiting")
 
@@ -81,16 +83,34 @@ def start_flow_run(
 def follow(prefect: SyncPrefectClient, flow_run: FlowRun, say: Callable[[str], None]) -> FlowRun:
     """Say what the flow run and its stages do until it ends; the flow run as it ended.
 
-    Progress bars of the UI are shown as lines, a stage's end with its state's message.
+    Progress bars of the UI are shown as lines, a stage's end with its state's message. A server
+    that doesn't answer for a while is asked again.
+
+    Raises:
+        ReelRouteError: it hasn't answered for a minute; the run may well go on.
     """
+    from httpx import HTTPError
+
     said: dict[UUID, str | None] = {}
     shown: dict[str, float] = {}
     started = time.monotonic()
     waiting = queued = False
+    answered = started
     while True:
-        flow_run = prefect.read_flow_run(flow_run.id)
-        stages = stages_of(prefect, flow_run.id)
-        for line in _progress(prefect, [flow_run, *stages], shown):
+        try:
+            flow_run = prefect.read_flow_run(flow_run.id)
+            stages = stages_of(prefect, flow_run.id)
+            lines = list(_progress(prefect, [flow_run, *stages], shown))
+        except HTTPError as error:
+            if time.monotonic() - answered > PATIENCE_SECONDS:
+                raise ReelRouteError(
+                    f"the Prefect server hasn't answered for {PATIENCE_SECONDS:.0f} s ({error}). "
+                    "The run may go on without it: `reelroute runs show` tells"
+                ) from None
+            time.sleep(POLL_SECONDS)
+            continue
+        answered = time.monotonic()
+        for line in lines:
             say(f"            {line}")
         for stage in stages:
             state = stage.state

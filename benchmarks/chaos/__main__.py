@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any
 
 import click
 
-from benchmarks.chaos.by_cli import runner
-from benchmarks.chaos.trials import FAULTS, Row, fault_trial, kill_trial, settled, undisturbed
+from benchmarks.chaos.trials import FAULTS, Row, fault_trial, kill_trial, settled
 from benchmarks.chaos.world import world
 from reelroute.errors import ReelRouteError
 
 
 @click.command()
 @click.option("--kills", type=click.IntRange(0), default=60, show_default=True)
-@click.option(
-    "--cli-kills",
-    type=click.IntRange(0),
-    default=6,
-    show_default=True,
-    help="Further kills, of runs that the `reelroute` command starts and a runner executes.",
-)
 @click.option(
     "--faults",
     "kinds",
@@ -34,9 +25,7 @@ from reelroute.errors import ReelRouteError
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--aws-port", type=click.IntRange(0, 65535), default=0, help="0: any free one.")
 @click.option("--prefect-port", type=click.IntRange(0, 65535), default=0, help="0: any free one.")
-def main(
-    kills: int, cli_kills: int, kinds: str, rate: float, seed: int, aws_port: int, prefect_port: int
-) -> None:
+def main(kills: int, kinds: str, rate: float, seed: int, aws_port: int, prefect_port: int) -> None:
     """The pipeline under every fault and under SIGKILL, judged by what it leaves behind."""
     chosen = [kind for kind in kinds.split(",") if kind]
     unknown = [kind for kind in chosen if kind not in FAULTS]
@@ -44,10 +33,9 @@ def main(
         raise ReelRouteError(f"there is no fault {unknown[0]!r}: choose of {', '.join(FAULTS)}")
     rows: list[Row] = []
     with world(aws_port, prefect_port) as place:
-        if chosen or kills:
-            base = settled(place)
-            took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in base.seconds.items())
-            click.echo(f"undisturbed run: {sum(base.seconds.values()):.1f} s ({took})")
+        base = settled(place)
+        took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in base.seconds.items())
+        click.echo(f"undisturbed run: {sum(base.seconds.values()):.1f} s ({took})")
         for kind in chosen:
             rows.append(fault_trial(place, kind, base, rate, seed))
             click.echo(_line(rows[-1]))
@@ -55,11 +43,6 @@ def main(
                 click.echo(f"  violation: {violation}")
         if kills:
             rows.append(_killed(kill_trial(place, base, kills, seed, click.echo)))
-        if cli_kills:
-            with runner(place.site()) as by_cli:
-                base = undisturbed(place, by_cli.start)
-                how: dict[str, Any] = {"start": by_cli.start, "name": "SIGKILL, by CLI"}
-                rows.append(_killed(kill_trial(place, base, cli_kills, seed, click.echo, **how)))
     click.echo()
     click.echo(_HEADER)
     for row in rows:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from benchmarks.chaos.results import differences, results
 from benchmarks.chaos.world import RUN_ID, Site
+from data_contracts.leases import LEASES_PREFIX, LeaseRecord
 from data_contracts.runs import STAGES, StageRecord
 from deployments.embedded.calls import Call
 from reelroute.errors import ReelRouteError
@@ -257,10 +258,8 @@ def _pointer(
 def _leases(objects: Mapping[str, bytes]) -> Iterator[str]:
     """No lease outlives its run."""
     for key, data in objects.items():
-        if not key.startswith("leases/"):
+        if not key.startswith(LEASES_PREFIX):
             continue
-        lease = json.loads(data)
-        released = lease.get("released_at") or lease.get("released")
-        expires = lease.get("expires_at")
-        if not released and (not expires or datetime.fromisoformat(expires) > datetime.now(UTC)):
-            yield f"{key} is still held: {lease}"
+        lease = LeaseRecord.model_validate_json(data)
+        if lease.freed_at is None and lease.expires_at > datetime.now(UTC):
+            yield f"{key} is still held by run {lease.run_id}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from data_contracts.queries import LabelledQuery
 
@@ -46,23 +46,6 @@ class Ended:
 
     state: str
     message: str
-
-
-class Started(Protocol):
-    """A pipeline that was started, in whichever way."""
-
-    @property
-    def runs(self) -> bool:
-        """Whether it has not ended yet."""
-        ...
-
-    def kill(self) -> None:
-        """End it at once, and wait until it has ended."""
-        ...
-
-    def wait(self, seconds: float) -> Ended:
-        """Wait for its end."""
-        ...
 
 
 class Start:

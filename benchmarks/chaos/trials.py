@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from benchmarks.chaos.invariants import Disturbance, Findings, Undisturbed, asked, examine, made
 from benchmarks.chaos.results import differences, results
-from benchmarks.chaos.start import Ended, Started
+from benchmarks.chaos.start import Ended, Start
 from benchmarks.chaos.world import RUN_ID, Site, World
 from data_contracts.runs import STAGES
 from deployments.embedded import faults
@@ -97,9 +97,6 @@ class Row:
         self.violations += findings.violations
 
 
-StartOf = Callable[[Site], Started]
-
-
 def settled(world: World) -> Undisturbed:
     """The second of two runs that nothing disturbs: the first is slow in everything.
 
@@ -113,18 +110,14 @@ def settled(world: World) -> Undisturbed:
     return second
 
 
-def undisturbed(world: World, start: StartOf = Site.start) -> Undisturbed:
+def undisturbed(world: World) -> Undisturbed:
     """A run that nothing disturbs.
-
-    Args:
-        world: where.
-        start: how it is started.
 
     Raises:
         SystemExit: it doesn't complete, or breaks an invariant.
     """
     site = world.site()
-    started, watch = start(site), Watch(site)
+    started, watch = site.start(), Watch(site)
     while started.runs:
         watch.look()
         time.sleep(_POLL)
@@ -247,8 +240,6 @@ def kill_trial(
     seed: int,
     say: Callable[[str], None] = lambda text: None,
     kills_a_run: int = 6,
-    name: str = "SIGKILL",
-    start: StartOf = Site.start,
 ) -> tuple[Row, Counter[str]]:
     """Runs that are killed at random instants, spread over the stages, and started again.
 
@@ -259,13 +250,11 @@ def kill_trial(
         seed: decides the instants.
         say: told of every run.
         kills_a_run: how often one run is killed before it may complete.
-        name: of the table's row.
-        start: how runs are started.
 
     Returns:
         the table's row, and how many kills hit each stage.
     """
-    dice, row, hit = random.Random(seed), Row(name), Counter[str]()
+    dice, row, hit = random.Random(seed), Row("SIGKILL"), Counter[str]()
     pace = 1.0  # how long stages take now, as a share of what they took undisturbed
     begun = time.monotonic()
     while row.kills < kills:
@@ -279,7 +268,7 @@ def kill_trial(
         ended = Ended("Killed", "")
         for target in targets:
             row.starts += 1
-            started = start(site)
+            started = site.start()
             stage = kill_in(started, Watch(site), target, pace * base.seconds[target], dice)
             if stage != target:
                 pace *= 0.8
@@ -290,7 +279,7 @@ def kill_trial(
             in_flight += _concurrency(site, stage)
         while ended.state == "Killed" and row.starts < MAX_STARTS * (row.runs + 1):
             row.starts += 1
-            ended = start(site).wait(MAX_SECONDS)
+            ended = site.start().wait(MAX_SECONDS)
         row.kills += len(killed)
         hit.update(killed)
         if ended.state != "COMPLETED":
@@ -306,7 +295,7 @@ def kill_trial(
 
 
 def kill_in(
-    started: Started, watch: Watch, target: str, seconds: float, dice: random.Random
+    started: Start, watch: Watch, target: str, seconds: float, dice: random.Random
 ) -> str | None:
     """Kill a start at a random instant of a stage, which takes about so many seconds.
 

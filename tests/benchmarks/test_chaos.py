@@ -116,7 +116,9 @@ def twice(objects: dict[str, bytes]) -> None:
 
 
 def held(objects: dict[str, bytes]) -> None:
-    objects["leases/local.json"] = b'{"expires_at": "2999-01-01T00:00:00+00:00"}'
+    lease = json.loads(objects["leases/local.json"])
+    lease |= {"freed_at": None, "expires_at": "2999-01-01T00:00:00+00:00"}
+    objects["leases/local.json"] = json.dumps(lease).encode()
 
 
 def moved_again(objects: dict[str, bytes]) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -242,6 +243,31 @@ def test_a_crashed_run_ends_the_following_too() -> None:
     ended = follow(server, server.run, lambda text: None)
     assert ended.state is not None
     assert ended.state.name == "Crashed"
+
+
+class Shaky(Scripted):
+    """A server that fails at every look but the last of its states."""
+
+    def read_artifacts(self, **_: Any) -> list[Any]:
+        if self.states:
+            raise httpx.ReadTimeout("slow")
+        return []
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_server_that_fails_for_a_while_is_asked_again() -> None:
+    server: Any = Shaky((Running(), Running()), (Running(), Running()), (Completed(), Completed()))
+    ended = follow(server, server.run, lambda text: None)
+    assert ended.state is not None
+    assert ended.state.is_completed()
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_server_that_stays_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.follow.PATIENCE_SECONDS", -1)
+    server: Any = Shaky((Running(), Running()), (Completed(), Completed()))
+    with pytest.raises(ReelRouteError, match=r"hasn't answered .* \(slow\)"):
+        follow(server, server.run, lambda text: None)
 
 
 @pytest.mark.usefixtures("_at_once")
