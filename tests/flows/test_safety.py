@@ -90,14 +90,16 @@ def left(
     queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
     demo = {"evaluate.demo_queries": [kind.format(0) for kind in HOSTILE]}
     log, names = Log(), ("prefect.flow_runs", "prefect.task_runs", "reelroute")
+    levels = {name: logging.getLogger(name).level for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REELROUTE_NOTIFY_URL", WEBHOOK)
         for name in names:
             logging.getLogger(name).addHandler(log)
-            patch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+            logging.getLogger(name).setLevel(logging.DEBUG)
         state = pipeline(config=place.profile(**demo), queries_file=str(queries), return_state=True)
         for name in names:
             logging.getLogger(name).removeHandler(log)
+            logging.getLogger(name).setLevel(levels[name])
     assert state.is_completed(), state.message
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
