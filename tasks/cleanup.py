@@ -135,10 +135,11 @@ def _needed(settings: Settings, storage: Storage) -> _Needed:
         runs.add(holder.run_id)
     mine: list[RunParameters] = []
     for run_id in storage.folders(RUNS_PREFIX):
-        parameters = Run(storage, run_id).parameters()
+        run = Run(storage, run_id)
+        parameters = run.parameters()
         if parameters and parameters.environment == settings.environment:
             mine.append(parameters)
-        else:
+        elif any(storage.keys(run.prefix)):
             runs.add(run_id)
     mine.sort(key=lambda parameters: parameters.created_at)
     runs |= {parameters.run_id for parameters in mine[-settings.cleanup.runs :]}
