@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 import flows.cleanup
 from flows.cleanup import cleanup
 from reelroute.cli import main
+from tasks.cleanup import remove
 from tasks.lease import Lease, holder_of
 from tasks.runs import list_runs
 from tests.support import Place
@@ -50,7 +51,6 @@ def test_a_cleanup_shows_what_it_removed_and_holds_the_lease_meanwhile(
     place: Place, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holders = []
-    remove = flows.cleanup.remove
 
     def watched(*arguments: Any) -> None:
         holders.append(holder_of(place.storage(), "local"))

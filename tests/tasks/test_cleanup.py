@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 
 import deployments.embedded.bedrock.deployments as embedded
@@ -13,7 +12,6 @@ from deployments.embedded.bedrock import training
 from deployments.embedded.models.embeddings import static_embeddings
 from deployments.embedded.models.light_student import LightStudent, train
 from reelroute.errors import AwsError, ReleaseError, StageError
-from reelroute.weights import MODALITIES
 from tasks.base import StageContext
 from tasks.cleanup import Removal, plan_cleanup, remove
 from tasks.deploy import create_deployment, deployment_status, smoke_test
@@ -65,15 +63,15 @@ def _deployments_are_active_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def student() -> LightStudent:
     """What every customization job here trains: which one it is doesn't matter."""
     rows = corpus_rows(100)
-    weights = np.array([[getattr(row.weights, m) for m in MODALITIES] for row in rows])
-    return train([row.query for row in rows], weights, static_embeddings())
+    labels = [row.weights for row in rows]
+    return train([row.query for row in rows], labels, static_embeddings())
 
 
 @pytest.fixture
 def weeks(place: Place, student: LightStudent, monkeypatch: pytest.MonkeyPatch) -> list[Week]:
     """Three weekly runs, each of which was promoted."""
     monkeypatch.setattr(training, "train", lambda *_: student)
-    distills = [distilling(place, f"week-{n}", rows=100) for n in (1, 2, 3)]
+    distills = [distilling(place, f"w{n}", rows=100) for n in (1, 2, 3)]
     jobs = [start_job(stage) for stage in distills]
     made = []
     for n, (distill, job) in enumerate(zip(distills, jobs, strict=True), start=1):
@@ -110,7 +108,7 @@ def test_a_plan_names_deployments_then_models_then_runs_and_removes_nothing(
 ) -> None:
     plan = planned(place, cleanup__keep=0)
     assert [removal.kind for removal in plan] == ["deployment"] * 2 + ["model"] * 2 + ["run"] * 2
-    assert "(made by run week-1)" in str(plan[1])
+    assert "(made by run w1)" in str(plan[1])
     assert calls.count(*DELETES) == 0
     assert all(week.kept for week in weeks)
 
@@ -218,9 +216,12 @@ def test_a_folder_that_does_not_go_is_still_a_run_and_is_named(
     monkeypatch.undo()
     deleted: list[list[str]] = []
     delete = Storage.delete
-    monkeypatch.setattr(
-        Storage, "delete", lambda self, keys: (deleted.append(keys), delete(self, keys))
-    )
+
+    def noted(self: Storage, keys: list[str]) -> None:
+        deleted.append(keys)
+        delete(self, keys)
+
+    monkeypatch.setattr(Storage, "delete", noted)
     assert {run.run_id for run in list_runs(place.storage())} == {"run-1", "run-2"}
     do(place, planned(place))
     assert deleted[-1] == [old.key("run.json")]
