@@ -274,6 +274,17 @@ class MonitorSettings(_Section):
     memory_mb: int = Field(default=400, ge=100)
 
 
+class CleanupSettings(_Section):
+    """What stays when cleanup removes the models, deployments and runs that nothing needs."""
+
+    #: So many releases before the current one stay deployable: as far as a rollback reaches.
+    keep: int = Field(default=3, ge=0)
+    #: So many of the newest runs keep their folders, models and deployments.
+    runs: int = Field(default=10, ge=1)
+    #: When cleanup starts by itself.
+    cron: str = "0 6 * * 0"
+
+
 class TaskRunnerSettings(_Section):
     """Where mapped tasks run: threads of the flow's process, or workers of a Dask cluster."""
 
@@ -347,6 +358,7 @@ class Settings(_Section):
     schedule: ScheduleSettings = ScheduleSettings()
     notify: NotifySettings = NotifySettings()
     monitor: MonitorSettings = MonitorSettings()
+    cleanup: CleanupSettings = CleanupSettings()
     task_runner: TaskRunnerSettings = TaskRunnerSettings()
     budget: BudgetSettings
 

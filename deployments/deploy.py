@@ -92,6 +92,7 @@ def deploy_variables(settings: Settings, config: str) -> dict[str, str]:
         "REELROUTE_WORK_POOL": pool_name(settings.environment),
         "REELROUTE_CRON": schedule.cron,
         "REELROUTE_MONITOR_CRON": settings.monitor.cron,
+        "REELROUTE_CLEANUP_CRON": settings.cleanup.cron,
         "REELROUTE_TIMEZONE": schedule.timezone,
         "REELROUTE_SCHEDULE_ACTIVE": str(schedule.active).lower(),
         "REELROUTE_COLLISION": COLLISIONS[schedule.collision],
@@ -114,7 +115,11 @@ def deployment_ids(prefect: SyncPrefectClient, environment: str) -> dict[str, UU
 
 def _how(settings: Settings, flow_name: str) -> str:
     schedule = settings.schedule
-    crons = {"pipeline": schedule.cron, "monitor": settings.monitor.cron}
+    crons = {
+        "pipeline": schedule.cron,
+        "monitor": settings.monitor.cron,
+        "cleanup": settings.cleanup.cron,
+    }
     if flow_name not in crons:
         return ""
     said = f": cron {crons[flow_name]} {schedule.timezone}" if schedule.active else ": no schedule"

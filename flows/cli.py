@@ -288,6 +288,28 @@ def monitor(
     )
 
 
+@click.command()
+@_config
+@click.option("--keep", type=int, metavar="N", help="Releases before the current one to keep.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
+def cleanup(config: str, keep: int | None, dry_run: bool, assignments: tuple[str, ...]) -> None:
+    """Remove the models, deployments and runs that no kept release or run needs."""
+    from flows.cleanup import clean_up, counted
+    from tasks.lease import holder_of
+
+    overrides = _overrides(assignments)
+    if keep is not None:
+        overrides["cleanup.keep"] = keep
+    settings = load_settings(config, overrides)
+    storage = Storage(settings)
+    storage.check()
+    holder = holder_of(storage, settings.environment)
+    if holder and not dry_run:
+        click.echo(f"run {holder.run_id} is at work: cleanup waits until it has ended …")
+    click.echo(counted(clean_up(settings, storage, click.echo, dry_run=dry_run), dry_run=dry_run))
+
+
 COMMANDS: Final[dict[str, click.Command]] = {
     "run": run,
     "stage": stage,
@@ -296,6 +318,7 @@ COMMANDS: Final[dict[str, click.Command]] = {
     "trends": trends,
     "monitor": monitor,
     "rollback": rollback,
+    "cleanup": cleanup,
 }
 
 

@@ -34,6 +34,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TASK_RETRIES = 4
+#: The tag that names the run which made something.
+RUN_TAG = "run"
+
+
+def name_prefix(environment: str, bucket: str) -> str:
+    """What the names of all that an environment makes in AWS begin with."""
+    return f"reelroute-{environment}-{hashlib.sha256(bucket.encode()).hexdigest()[:6]}-"
+
+
+def environment_tags(environment: str) -> dict[str, str]:
+    """The tags that everything which an environment makes in AWS carries."""
+    return {"project": "reelroute", "environment": environment}
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,7 @@ class StageContext:
     @property
     def name_prefix(self) -> str:
         """What all names of this environment share; another bucket's have another."""
-        bucket = hashlib.sha256(self.storage.bucket.encode()).hexdigest()[:6]
-        return f"reelroute-{self.settings.environment}-{bucket}-"
+        return name_prefix(self.settings.environment, self.storage.bucket)
 
     def _hash(self, *parts: str | int) -> str:
         bucket = self.storage.bucket
@@ -101,9 +112,11 @@ class StageContext:
     def tags(self) -> list[dict[str, str]]:
         """The tags of everything that is made in AWS."""
         return [
-            {"key": "project", "value": "reelroute"},
-            {"key": "environment", "value": self.settings.environment},
-            {"key": "run", "value": self.run.run_id},
+            {"key": key, "value": value}
+            for key, value in {
+                **environment_tags(self.settings.environment),
+                RUN_TAG: self.run.run_id,
+            }.items()
         ]
 
 

@@ -188,8 +188,11 @@ class Run:
 
 def list_runs(storage: Storage) -> list[RunManifest]:
     """All runs of the bucket, the newest first."""
-    manifests = [Run(storage, run_id).manifest() for run_id in storage.folders(RUNS_PREFIX)]
-    return sorted(manifests, key=_created, reverse=True)
+    runs = [Run(storage, run_id) for run_id in storage.folders(RUNS_PREFIX)]
+    manifests = [derive_manifest(run.run_id, run.parameters(), run.records()) for run in runs]
+    # Cleanup may have removed a run since its folder was listed.
+    there = [manifest for manifest in manifests if manifest.parameters or manifest.stages]
+    return sorted(there, key=_created, reverse=True)
 
 
 def _created(manifest: RunManifest) -> datetime:
