@@ -238,9 +238,12 @@ class Said:
             teacher.fit(split.train, steps, Recipe())
             seconds = time.monotonic() - started
             _say(f"  fine-tuned in {seconds:.0f} s; answering {len(unlabelled)} queries")
-            asked = ([row.query for row in split.train], unlabelled)
-            scored = [row.query for row in split.scored]
-            return cls(*map(teacher.outputs, asked), teacher.outputs(scored), seconds)
+            return cls(
+                train=teacher.outputs([row.query for row in split.train]),
+                unlabelled=teacher.outputs(unlabelled),
+                scored=teacher.outputs([row.query for row in split.scored]),
+                seconds=seconds,
+            )
 
     @classmethod
     def kept(cls, file: Path) -> Said:
