@@ -305,7 +305,7 @@ def cleanup(config: str, keep: int | None, dry_run: bool, assignments: tuple[str
     storage = Storage(settings)
     storage.check()
     holder = holder_of(storage, settings.environment)
-    if holder and not dry_run:
+    if holder and not dry_run and settings.schedule.collision == "enqueue":
         click.echo(f"run {holder.run_id} is at work: cleanup waits until it has ended …")
     click.echo(counted(clean_up(settings, storage, click.echo, dry_run=dry_run), dry_run=dry_run))
 

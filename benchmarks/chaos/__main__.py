@@ -62,7 +62,7 @@ def _killed(trial: tuple[Row, Counter[str]]) -> Row:
 
 _HEADER = (
     f"{'fault':20s} {'runs':>5s} {'starts':>7s} {'hits':>6s} {'violations':>11s} "
-    f"{'extra calls':>12s} {'explained':>10s} {'seconds':>8s}"
+    f"{'extra calls':>12s} {'allowed':>10s} {'seconds':>8s}"
 )
 
 

@@ -118,9 +118,12 @@ def undisturbed(world: World) -> Undisturbed:
     """
     site = world.site()
     started, watch = site.start(), Watch(site)
-    while started.runs:
+
+    def look() -> bool:
         watch.look()
-        time.sleep(_POLL)
+        return False
+
+    _wait(started, look)
     ended = started.wait(1)
     if ended.state != "COMPLETED":
         raise SystemExit(f"a run without any disturbance ended as {ended}; its log: {site.log}")
@@ -302,16 +305,20 @@ def kill_in(
     Returns:
         the stage that it was in, or None if it had ended before.
     """
-    while started.runs and watch.look() != target:
-        time.sleep(_POLL)
-    instant = time.monotonic() + dice.random() * seconds
-    while started.runs and time.monotonic() < instant:
-        time.sleep(_POLL)
+    _wait(started, lambda: watch.look() == target)
+    _wait(started, lambda: False, dice.random() * seconds)
     if not started.runs:
         return None
     stage = watch.look()
     started.kill()
     return stage
+
+
+def _wait(started: Start, until: Callable[[], bool], seconds: float = MAX_SECONDS) -> None:
+    """Wait until a start has ended, `until` is true, or so many seconds have passed."""
+    ends = time.monotonic() + seconds
+    while started.runs and not until() and time.monotonic() < ends:
+        time.sleep(_POLL)
 
 
 def _concurrency(site: Site, stage: str) -> int:
