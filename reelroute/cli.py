@@ -75,7 +75,10 @@ _config_option = click.option(
 @main.command()
 @click.argument("query", required=False)
 @click.option(
-    "--input", "source", type=click.Path(exists=True, dir_okay=False), help="A query a line."
+    "--input",
+    "source",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A query a line or, in a .jsonl file, a JSON object with a `query` a line.",
 )
 @click.option(
     "--output", type=click.Path(dir_okay=False), help="A JSON object a line; default: stdout."
@@ -171,17 +174,34 @@ def _opened(uri: str, access: AwsAccess) -> Router:
 
 
 def _read_queries(source: str) -> Iterator[str]:
+    """The queries of a file, blank lines left out.
+
+    Raises:
+        ReelRouteError: a line is not UTF-8 or no query; the message names it.
+    """
+    read = _query_of if source.endswith(".jsonl") else str
     for number, line in enumerate(Path(source).read_bytes().splitlines(), start=1):
         try:
             text = line.decode("utf-8-sig")
             if text.strip():
-                yield check_query(text)
+                yield check_query(read(text))
         except UnicodeDecodeError:
             raise ReelRouteError(
                 f"{source}, line {number} is not UTF-8: save it as UTF-8"
             ) from None
         except ReelRouteError as error:
             raise ReelRouteError(f"{source}, line {number}: {error}") from None
+
+
+def _query_of(line: str) -> str:
+    """The `query` of a JSON object; its other keys are ignored."""
+    try:
+        query = json.loads(line)["query"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        query = None
+    if not isinstance(query, str):
+        raise ReelRouteError("a line of a .jsonl file is a JSON object with a text as `query`")
+    return query
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -71,6 +71,24 @@ def test_without_an_output_file_answers_go_to_stdout(finished: Finished, tmp_pat
     assert "☀" in done.stdout
 
 
+def test_a_jsonl_file_holds_objects_with_a_query(finished: Finished, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"query": "a dog", "visual": 0.4}\n\n{"query": "rain"}\n', encoding="utf-8")
+    done = routed("--input", str(source), "--config", finished.config)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["a dog", "rain"]
+
+
+@pytest.mark.parametrize("line", ["a dog", '{"text": "a dog"}', '{"query": 3}', '["query"]', "["])
+def test_another_line_of_a_jsonl_file_is_named(
+    line: str, finished: Finished, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(f'{{"query": "fine"}}\n{line}\n', encoding="utf-8")
+    said = refused("--input", str(source), "--config", finished.config)
+    assert f"{source}, line 2: a line of a .jsonl file is a JSON object with a text" in said
+
+
 def test_an_empty_file_has_no_answers(finished: Finished, tmp_path: Path) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_bytes(b"\n\n")
