@@ -177,8 +177,11 @@ def test_a_start_after_a_kill_counts_what_the_attempt_has_bought_already(
     with pytest.raises(AwsError, match="was cut"):
         ask(killed, DISTILLED_STUDENT, lambda client: Cut(client, 5))
     gathered(again)
-    assert again.meter.cost == killed.meter.cost
-    assert again.meter.cost.calls == 5
+    # Answers are added up in the order in which they came, so the last digit of a sum may differ.
+    bought, counted = killed.meter.cost, again.meter.cost
+    assert counted.model_copy(update={"usd": bought.usd}) == bought
+    assert counted.usd == pytest.approx(bought.usd)
+    assert counted.calls == 5
     gathered(later)
     assert later.meter.cost.calls == 0
 
