@@ -231,6 +231,11 @@ def fault(aws: EmbeddedAws, kind: str, **how: Any) -> Iterator[None]:
         aws.faults.clear(kind)
 
 
+def rounded(cost: Cost) -> Cost:
+    """A cost to a millionth of a cent: threads add up in any order, so last digits differ."""
+    return cost.model_copy(update={"usd": round(cost.usd, 8)})
+
+
 def in_threads(work: Callable[[Any], Any], items: Sequence[Any], threads: int = 16) -> list[Any]:
     """What `work` gives for each item, all at once; errors come back as values."""
     from concurrent.futures import ThreadPoolExecutor
