@@ -63,7 +63,7 @@ bench-student: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.student $(if $(HELDOUT),--heldout "$(HELDOUT)") \
 	  $(if $(SIZE),--size $(SIZE)) $(if $(MODEL),--model "$(MODEL)")
 
-## chaos: the pipeline under every kind of fault and under 60 kills, about 45 minutes (KILLS=N,
+## chaos: the pipeline under every kind of fault and under 60 kills, 15 to 45 minutes (KILLS=N,
 ## FAULTS=KIND,…, SEED=N: parts of it)
 chaos: $(STAMP)
 	$(BIN)/python -m benchmarks.chaos $(if $(KILLS),--kills $(KILLS)) \
