@@ -195,7 +195,7 @@ def test_the_form_has_a_help_text_for_every_parameter(retried: dict[str, Any]) -
         "The profile, relative to the checkout.",
         "A run to go on with; empty starts a new one.",
         "Settings that differ from the profile",
-        "Own queries, a line each, in place of written ones.",
+        "Own queries, a line each, in place of written ones",
         "Run stages again even where nothing has changed.",
     ):
         assert text in retried["form"]
