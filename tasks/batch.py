@@ -64,7 +64,7 @@ class OpenBatch(Frozen):
         run_id, attempt: which run's attempt asks.
         file: its records in the bucket.
         output: where the job writes, a key's prefix.
-        keys: of its queries in the label store; the records' ids.
+        record_ids: the keys of its queries in the label store.
         usd: the most that it can cost, in US dollars.
     """
 
@@ -74,7 +74,7 @@ class OpenBatch(Frozen):
     attempt: int
     file: StoredFile
     output: str
-    keys: tuple[str, ...]
+    record_ids: tuple[str, ...]
     usd: float
 
 
@@ -221,7 +221,7 @@ def _collect(
     """
     if not jobs:
         return []
-    total = sum(len(job.batch.keys) for job in jobs)
+    total = sum(len(job.batch.record_ids) for job in jobs)
     progress = Progress("label-batches", f"{len(jobs)} batch inference jobs", total)
     # All that is held back for jobs is let go of before repairs are paid.
     ended = [collect_batch(stage, teacher, job, wanted, progress) for job in jobs]
@@ -244,7 +244,10 @@ def _is_ours(stage: StageContext, batch: OpenBatch) -> bool:
 
 @stage_task
 def open_batches(stage: StageContext, teacher: Teacher, queries: Sequence[str]) -> list[OpenBatch]:
-    """The noted batches with at least one of these queries that has no answer yet."""
+    """The noted batches with at least one of these queries that has no answer yet.
+
+    The notes of those that are answered altogether go.
+    """
     unanswered = {weights_key(query) for query in teacher.unanswered(queries)}
     found = []
     for key in sorted(stage.storage.keys(teacher.open_batches)):
@@ -258,8 +261,10 @@ def open_batches(stage: StageContext, teacher: Teacher, queries: Sequence[str]) 
                 f"{stage.storage.uri(key)} is not the note of a batch: {first_problem(error)}. "
                 "Move it away to ask for its queries again"
             ) from None
-        if not unanswered.isdisjoint(batch.keys):
+        if not unanswered.isdisjoint(batch.record_ids):
             found.append(batch)
+        elif all(teacher.labels.get(record_id) for record_id in batch.record_ids):
+            stage.storage.delete([key])
     return found
 
 
@@ -282,7 +287,7 @@ def note_batch(stage: StageContext, teacher: Teacher, queries: Sequence[str]) ->
         attempt=stage.attempt,
         file=stage.storage.put_file(f"{prefix}{number}.jsonl", data, "application/jsonl"),
         output=f"{folder}out/",
-        keys=tuple(map(weights_key, queries)),
+        record_ids=tuple(map(weights_key, queries)),
         usd=_most(teacher, queries),
     )
     note = batch.model_dump_json().encode()
@@ -384,7 +389,7 @@ def collect_batch(
         on_poll=show,
     )
     if progress:
-        progress.show(before + len(batch.keys))
+        progress.show(before + len(batch.record_ids))
     found = _read_output(stage, job, ended["status"])
     job.let_go()
     new = {key: one for key, one in found.items() if not teacher.stored(teacher.labels, key)}
@@ -423,15 +428,15 @@ def finish_batch(
     finally:
         teacher.recount()
     stage.storage.delete([_note_key(teacher, batch)])
-    stored = sum(teacher.stored(teacher.labels, key) is not None for key in batch.keys)
+    stored = sum(teacher.stored(teacher.labels, key) is not None for key in batch.record_ids)
     return Collected(
         job_name=batch.job_name,
         status=ended.status,
-        records=len(batch.keys),
+        records=len(batch.record_ids),
         answered=stored - ended.refused,
         repaired=len(ended.spoilt),
         refused=ended.refused,
-        unanswered=len(batch.keys) - stored,
+        unanswered=len(batch.record_ids) - stored,
         problem=ended.problem,
     )
 
@@ -477,7 +482,7 @@ def _read_output(stage: StageContext, job: Job, status: str) -> dict[str, Reply 
             f"batch inference job {job.batch.job_name} is Completed, but {stage.storage.uri(key)} "
             "isn't there: look for its output, or run the stage again to ask for it again"
         )
-    asked, found, odd = frozenset(job.batch.keys), dict[str, Reply | RecordError](), 0
+    asked, found, odd = frozenset(job.batch.record_ids), dict[str, Reply | RecordError](), 0
     for line in io.BytesIO(stored.data) if stored else ():
         read = _read_line(line)
         if read is None or read[0] not in asked or read[0] in found:
