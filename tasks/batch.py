@@ -31,8 +31,8 @@ from pydantic import ValidationError
 from data_contracts.conversation import MAX_FILE_BYTES
 from data_contracts.queries import Frozen
 from data_contracts.runs import StoredFile
-from reelroute.aws import RETRYABLE_CODES, speaking
-from reelroute.errors import AnswerError, BudgetExceeded, ConfigError, StageError
+from reelroute.aws import RETRYABLE_CODES, error_code, speaking
+from reelroute.errors import AnswerError, AwsError, BudgetExceeded, ConfigError, StageError
 from reelroute.parsing import parse_strict
 from reelroute.problems import first_problem
 from tasks.answers import Answer
@@ -53,6 +53,7 @@ _PASSING: Final = frozenset({408, 424, 429})
 #: A job that ended so was ended by somebody, or can't do its work at all.
 _ENDED_BADLY: Final = ("Failed", "Stopped")
 _LONGEST_ERROR: Final = 300
+_TOO_MANY_JOBS: Final = "ServiceQuotaExceededException"
 
 
 class OpenBatch(Frozen):
@@ -157,8 +158,8 @@ def weigh_in_batches(
         if all(job.unanswered == job.records for job in found):
             raise StageError(
                 f"no batch inference job has answered anything: {found[0].job_name} ended as "
-                f"{found[0].status}. Raise `label.batch_timeout_hours`, or set `label.batch_from` "
-                "to null to ask on demand, and run the stage again"
+                f"{found[0].status}. Run the stage again, with a higher "
+                "`label.batch_timeout_hours`, or with `label.batch_from` null to ask on demand"
             )
     if collected:
         show_batches(collected)
@@ -178,7 +179,7 @@ def _take_up(stage: StageContext, teacher: Teacher, queries: Sequence[str]) -> l
 
 
 def _ask(stage: StageContext, teacher: Teacher, queries: Sequence[str]) -> list[Job]:
-    """Start as many jobs as the budget allows; a rest that is too small for one is left."""
+    """Start as many jobs as budget and quota allow; a rest that is too small for one is left."""
     if teacher.model.price.batch is None:
         raise ConfigError(
             f"configs/prices.yaml has no `batch` price for {teacher.model.settings.price_id!r}: "
@@ -197,7 +198,15 @@ def _ask(stage: StageContext, teacher: Teacher, queries: Sequence[str]) -> list[
                 raise
             break  # asked for when these are paid
         batch = note_batch(stage, teacher, part)
-        arn = start_batch(stage, batch)
+        try:
+            arn = start_batch(stage, batch)
+        except AwsError as error:
+            if error_code(error.__cause__) != _TOO_MANY_JOBS:
+                raise
+            stage.storage.delete([_note_key(teacher, batch)])
+            if not jobs:
+                raise
+            break  # asked for when these have ended
         assert arn is not None
         jobs.append(Job(batch, arn, stage.meter.hold(batch.usd)))
     return jobs

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deployments.embedded.models.corpus import recorded_answers
-from reelroute.errors import BudgetExceeded, ConfigError, StageError
+from reelroute.errors import AwsError, BudgetExceeded, ConfigError, StageError
 from tasks import batch
+from tasks.answers import Answer, AnswerStore
 from tasks.base import StageContext
 from tasks.batch import Collected, note_batch, open_batches, start_batch, weigh_in_batches
 from tasks.label import Labelled, Teacher, WrittenQuery, weigh_queries, weights_key
@@ -335,6 +337,45 @@ def test_a_job_of_queries_that_nobody_wants_is_left_alone(
     assert len(open_batches(stage, Teacher(stage), texts(10))) == 1
 
 
+def test_a_kill_while_answers_are_stored_asks_nothing_twice(
+    place: Place, calls: CallsSince, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, stored = AnswerStore.put_all, list[Answer]()
+
+    def once(self: AnswerStore, answers: Sequence[Answer]) -> None:
+        if stored:
+            raise Killed
+        stored.extend(answers)
+        store(self, answers)
+
+    stage = stage_of(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_STORED_TOGETHER", 40)
+        patch.setattr(AnswerStore, "put_all", once)
+        with pytest.raises(Killed):
+            weigh_in_batches(stage, Teacher(stage), texts(120))
+    assert len(stored) == 40
+    stage = stage_of(place)
+    (job,), labelled = label(stage, texts(120))
+    assert (job.answered, labelled.from_batches) == (120, 120)
+    assert (calls.count(CREATE), calls.asked(), stage.meter.cost.calls) == (1, 0, 120)
+
+
+@pytest.mark.parametrize("kind", ["server-error-after", "dropped-after", "broken-json"])
+def test_a_job_whose_making_was_not_heard_of_is_made_once(
+    kind: str, place: Place, calls: CallsSince
+) -> None:
+    stage = stage_of(place, aws__max_attempts=3)
+    note = note_batch(stage, Teacher(stage), texts(100))
+    seed = next(s for s in range(99) if hits_of(kind, s, calls=3) == [1, 0, 0])
+    with fault(place.aws, kind, rate=0.5, seed=seed, operations=[CREATE]):
+        assert start_batch(stage, note) is not None
+    bedrock = place.aws.client("bedrock")
+    made = bedrock.list_model_invocation_jobs(nameContains=note.job_name)
+    assert calls.count(CREATE) == 2
+    assert len(made["invocationJobSummaries"]) == 1
+
+
 def test_a_job_is_made_once_however_often_it_is_started(place: Place, calls: CallsSince) -> None:
     stage = stage_of(place)
     note = note_batch(stage, Teacher(stage), texts(100))
@@ -363,6 +404,33 @@ def test_where_the_budget_holds_one_job_at_a_time_they_go_one_after_the_other(
     assert [job.answered for job in collected] == [150, 150]
     assert len(labelled.accepted) == 300
     assert Teacher(stage).bought().usd < 0.6
+
+
+@pytest.mark.parametrize("made", [1, 0])
+def test_jobs_beyond_the_accounts_quota_are_made_when_others_have_ended(
+    made: int, place: Place, calls: CallsSince, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = AwsError("creating a batch inference job: too many of them are in progress")
+    quota.__cause__ = ClientError({"Error": {"Code": "ServiceQuotaExceededException"}}, CREATE)
+    asked = []
+
+    def start(stage: StageContext, note: batch.OpenBatch) -> str | None:
+        asked.append(note)
+        if len(asked) == made + 1:
+            raise quota
+        return start_batch(stage, note)
+
+    monkeypatch.setattr(batch, "start_batch", start)
+    if made:
+        collected, _ = label(stage_of(place), texts(300))
+        assert [job.answered for job in collected] == [150, 150]
+        assert calls.count(CREATE) == 2
+        assert set(answered_by_jobs(place).values()) == {1}
+    else:
+        with pytest.raises(AwsError, match="too many of them"):
+            label(stage_of(place), texts(300))
+        assert calls.count(CREATE) == 0
+    assert notes(place) == []
 
 
 def test_a_teacher_without_a_batch_price_is_refused_before_anything_is_asked(
