@@ -290,8 +290,8 @@ def note_batch(stage: StageContext, teacher: Teacher, queries: Sequence[str]) ->
             f"{MAX_FILE_BYTES:,}: lower `label.batch_file_records`"
         )
     batch = OpenBatch(
-        job_name=stage.name("batch", number),
-        token=stage.token("batch", number),
+        job_name=stage.name(f"b{number}"),
+        token=stage.token(f"b{number}"),
         run_id=stage.run.run_id,
         attempt=stage.attempt,
         file=stage.storage.put_file(f"{prefix}{number}.jsonl", data, "application/jsonl"),
@@ -530,17 +530,17 @@ def _record_error(error: Mapping[str, Any]) -> RecordError:
 def show_batches(collected: Sequence[Collected]) -> None:
     """A table of the jobs, in the UI."""
     create_table_artifact(
-        key="label-batches",
+        key="label-batch-jobs",
         description="Batch inference jobs and what became of their records",
         table=[
             {
-                "job": done.job_name,
                 "ended as": done.status,
                 "records": done.records,
                 "answered": done.answered,
                 "of these repaired": done.repaired,
                 "refused": done.refused,
                 "asked again": done.unanswered,
+                "job": done.job_name,
                 "problem": inert(done.problem, 80),
             }
             for done in collected
