@@ -151,9 +151,9 @@ def weigh_in_batches(
     """
     enough = stage.settings.label.batch_from
     wanted = {weights_key(query): query for query in queries}
-    collected = _collect(stage, teacher, _take_up(stage, teacher, queries), wanted)
+    collected = _collect(stage, teacher, _take_up(stage, teacher, queries), wanted, [])
     while enough is not None and len(left := teacher.unanswered(queries)) >= enough:
-        found = _collect(stage, teacher, _ask(stage, teacher, left), wanted)
+        found = _collect(stage, teacher, _ask(stage, teacher, left), wanted, collected)
         collected += found
         if all(job.unanswered == job.records for job in found):
             raise StageError(
@@ -161,8 +161,6 @@ def weigh_in_batches(
                 f"{found[0].status}. Run the stage again, with a higher "
                 "`label.batch_timeout_hours`, or with `label.batch_from` null to ask on demand"
             )
-    if collected:
-        show_batches(collected)
     return collected
 
 
@@ -220,9 +218,16 @@ def _most(teacher: Teacher, queries: Sequence[str]) -> float:
 
 
 def _collect(
-    stage: StageContext, teacher: Teacher, jobs: Sequence[Job], wanted: Mapping[str, str]
+    stage: StageContext,
+    teacher: Teacher,
+    jobs: Sequence[Job],
+    wanted: Mapping[str, str],
+    before: Sequence[Collected],
 ) -> list[Collected]:
-    """Wait for jobs that run side by side and store what they have answered.
+    """Wait for jobs that run side by side, store what they have answered, and show it.
+
+    Args:
+        before: what is shown with them.
 
     Raises:
         StageError: one that this attempt started has failed or was stopped; what the others
@@ -237,6 +242,7 @@ def _collect(
     collected = [
         finish_batch(stage, teacher, job.batch, one) for job, one in zip(jobs, ended, strict=True)
     ]
+    show_batches([*before, *collected])
     for job, done in zip(jobs, collected, strict=True):
         if done.problem and _is_ours(stage, job.batch):
             raise StageError(
