@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from reelroute.errors import ConfigError
 from reelroute.release import Prompt
@@ -128,6 +135,27 @@ class LabelSettings(_Section):
     #: The answer's limit in tokens where the teacher writes queries.
     write_max_tokens: int = Field(default=2000, gt=0)
     write_temperature: float = Field(default=0.8, ge=0, le=1)
+    #: From so many unanswered queries on they are weighed by batch inference, at about half the
+    #: price and within hours instead of minutes; null asks all of them on demand.
+    batch_from: int | None = Field(default=None, ge=100)
+    #: Queries of one batch job; the service takes 100 to 50,000 records a file.
+    batch_file_records: int = Field(default=10_000, ge=100, le=50_000)
+    #: The role that the service reads the queries and writes the answers with.
+    batch_role_arn: RoleArn | None = None
+    batch_poll_seconds: float = Field(default=60, gt=0)
+    #: After so many hours the service gives a batch job up and leaves what it has.
+    batch_timeout_hours: int = Field(default=24, ge=24, le=168)
+    #: How long a batch job is waited for; it goes on without us.
+    batch_wait_hours: float = Field(default=26, gt=0)
+
+    @model_validator(mode="after")
+    def _batch_needs_a_role(self) -> LabelSettings:
+        if self.batch_from is not None and self.batch_role_arn is None:
+            raise ValueError(
+                "`batch_from` is set without `batch_role_arn`: name the role that Bedrock's batch "
+                "inference may assume, or set `batch_from` to null"
+            )
+        return self
 
 
 class ValidateSettings(_Section):
@@ -302,16 +330,26 @@ class BudgetSettings(_Section):
 
 
 class ModelPrice(_Section):
-    """US dollars per 1,000 tokens; `simulated` marks an embedded model."""
+    """US dollars per 1,000 tokens; `simulated` marks an embedded model.
+
+    Attributes:
+        batch: what batch inference costs, as a share of the price on demand; None where the
+            model isn't offered for it.
+    """
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
     training: float = Field(default=0.0, ge=0)
+    batch: float | None = Field(default=None, gt=0, le=1)
     simulated: bool = False
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
         """The price of so many tokens in US dollars."""
         return (self.input * input_tokens + self.output * output_tokens) / 1000
+
+    def batch_usd(self, input_tokens: float, output_tokens: float) -> float:
+        """The price of so many tokens of a batch inference job in US dollars."""
+        return (self.batch or 1) * self.usd(input_tokens, output_tokens)
 
 
 class JudgeStep(_Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from configs.settings import Settings
 from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
+from tasks.batch import weigh_in_batches
 from tasks.label import (
     Teacher,
     compact_store,
@@ -47,6 +48,7 @@ def label(stage: StageContext) -> StageResult:
     else:
         found = read_own_queries(stage, own_queries)
 
+    weigh_in_batches(stage, teacher, [query.text for query in found.accepted])
     labelled = weigh_all(stage, teacher, found.accepted)
     files = store_labels(stage, found, labelled)
     compact_store(teacher)
@@ -56,10 +58,16 @@ def label(stage: StageContext) -> StageResult:
         "duplicates": len(found.duplicates),
         "quarantined": len(found.quarantined) + len(labelled.quarantined),
         "from_store": labelled.from_store,
+        "from_batches": labelled.from_batches,
     }
+    summary = (
+        "{asked} queries asked = {accepted} accepted + {duplicates} duplicates + "
+        "{quarantined} quarantined; {from_store} answers from the label store"
+    )
+    if labelled.from_batches:
+        summary += ", {from_batches} from batch inference"
     return StageResult(
-        summary="{asked} queries asked = {accepted} accepted + {duplicates} duplicates + "
-        "{quarantined} quarantined; {from_store} answers from the label store".format(**counts),
+        summary=summary.format(**counts),
         files=files,
         metrics=counts,
         cost=teacher.bought(),

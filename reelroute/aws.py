@@ -209,7 +209,7 @@ def speaking(doing: str) -> Iterator[None]:
         raise explain(error, doing) from error
 
 
-def error_code(error: BaseException) -> str:
+def error_code(error: BaseException | None) -> str:
     """The service's error code, or the empty string."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

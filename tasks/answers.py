@@ -34,6 +34,9 @@ class Answer(Frozen):
         key: identifies the request within its store.
         status: whether the last text was usable, or the request went to quarantine.
         texts: the raw answers, the last one counts.
+        batch_input_tokens, batch_output_tokens: those of the tokens that a batch inference job
+            asked for, at its price.
+        calls: answers that were bought; 0 where a batch job has an error in an answer's place.
         latency_ms: of the last call, measured at the client, in milliseconds.
         run_id, attempt: which run's attempt bought it.
     """
@@ -44,11 +47,18 @@ class Answer(Frozen):
     reason: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
+    batch_input_tokens: int = 0
+    batch_output_tokens: int = 0
     calls: int = 1
     latency_ms: float = 0.0
     run_id: str
     attempt: int = 1
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether a batch inference job asked for it (and a repair, where one was needed, not)."""
+        return self.batch_input_tokens > 0 or self.calls == 0
 
 
 def request_key(*parts: str) -> str:
@@ -99,8 +109,12 @@ class AnswerStore:
 
     def put(self, answer: Answer) -> None:
         """Store an answer; it is in the bucket when this returns."""
+        self.put_all([answer])
+
+    def put_all(self, answers: Iterable[Answer]) -> None:
+        """Store answers in one go; they are in the bucket when this returns."""
         with self._lock:
-            self._pending.append(answer)
+            self._pending += answers
         self._write_pending()
 
     def _write_pending(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from configs.settings import ModelPrice
@@ -86,6 +86,19 @@ class CostMeter:
                 return
             self._entered.add(once)
             self._cost = self._cost + cost
+
+    def hold(self, usd: float) -> Callable[[], None]:
+        """Hold back what a job in AWS may cost yet; gives what lets go of it again."""
+        held = [usd]
+        with self._lock:
+            self._reserved += usd
+
+        def let_go() -> None:
+            with self._lock:
+                self._reserved -= sum(held)
+                held.clear()
+
+        return let_go
 
     def check(self, usd: float, what: str) -> None:
         """Raise BudgetExceeded if buying for so much more would pass the budget."""

@@ -31,7 +31,7 @@ from tasks.answers import Answer, AnswerStore, request_key
 from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.cost import CostMeter
 from tasks.mapped import map_task
-from tasks.models import Buyer, Model, storable
+from tasks.models import Buyer, Model, Reply, storable
 from tasks.runs import PRODUCTION_QUERIES
 from tasks.storage import aws_access
 
@@ -66,11 +66,13 @@ class Labelled:
     accepted: list[LabelledQuery] = field(default_factory=list)
     quarantined: list[QuarantinedQuery] = field(default_factory=list)
     from_store: int = 0
+    from_batches: int = 0
 
     def __iadd__(self, other: Labelled) -> Labelled:
         self.accepted += other.accepted
         self.quarantined += other.quarantined
         self.from_store += other.from_store
+        self.from_batches += other.from_batches
         return self
 
 
@@ -102,13 +104,14 @@ class Teacher:
         self.router_prompt = settings.prompt("router")
         self.write_prompt = settings.prompt("write_queries")
         teacher = re.sub(r"[^a-z0-9]+", "-", model.id.lower())
-        self.labels = AnswerStore(
-            stage.storage, f"label-store/{teacher}/weights-{self.router_prompt.sha256[:16]}"
-        )
+        router = self.router_prompt.sha256[:16]
+        self.labels = AnswerStore(stage.storage, f"label-store/{teacher}/weights-{router}")
+        #: Where batches are noted whose answers are not in the store yet.
+        self.open_batches = f"label-store/{teacher}/batches-{router}/"
         self.writing = AnswerStore(
             stage.storage, f"label-store/{teacher}/writing-{self.write_prompt.sha256[:16]}"
         )
-        self._buyer = Buyer(stage.run.run_id, stage.attempt)
+        self.buyer = Buyer(stage.run.run_id, stage.attempt)
         if not purse:
             # What a killed start of this attempt has bought.
             stage.meter.add(self.bought(), once="answers of the teacher")
@@ -118,8 +121,7 @@ class Teacher:
         answer = store.get(key)
         if answer is None or answer.status == "usable":
             return answer
-        mine = (self._buyer.run_id, self._buyer.attempt)
-        return answer if (answer.run_id, answer.attempt) == mine else None
+        return answer if self.buyer.is_of(answer) else None
 
     def ask(
         self,
@@ -128,20 +130,22 @@ class Teacher:
         system: str,
         request: str,
         check: Callable[[str], object],
+        first: Reply | None = None,
         **inference: Any,
     ) -> Answer:
         """Ask, once more with the problem named if the answer is not usable, and store it.
 
         Args:
             check: raises AnswerError for an answer that is not usable.
+            first: the first answer, where a batch job has brought it.
         """
         texts: list[str] = []
         turns, reason = [request], ""
         status: Literal["usable", "quarantined"] = "quarantined"
         inputs = outputs = 0
         latency_ms = 0.0
-        for _ in range(2):
-            reply = self.model.ask(system, turns, **inference)
+        for turn in range(2):
+            reply = first if first and not turn else self.model.ask(system, turns, **inference)
             texts.append(reply.text)
             inputs, outputs = inputs + reply.input_tokens, outputs + reply.output_tokens
             latency_ms = reply.latency_ms
@@ -161,10 +165,12 @@ class Teacher:
             reason=reason if status == "quarantined" else "",
             input_tokens=inputs,
             output_tokens=outputs,
+            batch_input_tokens=first.input_tokens if first else 0,
+            batch_output_tokens=first.output_tokens if first else 0,
             calls=len(texts),
             latency_ms=latency_ms,
-            run_id=self._buyer.run_id,
-            attempt=self._buyer.attempt,
+            run_id=self.buyer.run_id,
+            attempt=self.buyer.attempt,
         )
         store.put(answer)
         return answer
@@ -193,13 +199,26 @@ class Teacher:
             temperature=settings.write_temperature,
         )
 
-    def weigh(self, query: str) -> tuple[Answer, bool]:
-        """The teacher's weights of a query, and whether they were in the store."""
-        key = request_key("weights", query)
+    def weigh(self, query: str, first: Reply | None = None) -> tuple[Answer, bool]:
+        """The teacher's weights of a query, and whether they were in the store before.
+
+        Args:
+            first: its first answer, where a batch job has brought it.
+        """
+        key = weights_key(query)
         stored = self.stored(self.labels, key)
         if stored:
-            return stored, True
-        return self.ask(self.labels, key, self.router_prompt.text, query, parse_strict), False
+            return stored, not self.is_batched(stored)
+        prompt = self.router_prompt.text
+        return self.ask(self.labels, key, prompt, query, parse_strict, first), False
+
+    def is_batched(self, answer: Answer) -> bool:
+        """Whether a batch job has brought the answer to this attempt."""
+        return answer.by_batch and self.buyer.is_of(answer)
+
+    def unanswered(self, queries: Iterable[str]) -> list[str]:
+        """Those of the queries whose weights must be asked for."""
+        return [query for query in queries if not self.stored(self.labels, weights_key(query))]
 
     def recount(self) -> None:
         """Count what other processes have bought for this attempt."""
@@ -209,7 +228,12 @@ class Teacher:
     def bought(self) -> Cost:
         """What this attempt has bought of the teacher, also before a kill."""
         answers = [*self.labels.values(), *self.writing.values()]
-        return self._buyer.bought(answers, self.model.price)
+        return self.buyer.bought(answers, self.model.price)
+
+
+def weights_key(query: str) -> str:
+    """The key of a query's weights in the label store."""
+    return request_key("weights", query)
 
 
 def read_queries(text: str) -> list[str]:
@@ -474,6 +498,7 @@ def weigh_queries(
         origin: dict[str, Any] = {"difficulty": query.difficulty, "domain": query.domain}
         origin["labelled_by"] = teacher.model.model_id
         if answer.status == "usable":
+            labelled.from_batches += teacher.is_batched(answer)
             weights: RoutingWeights = parse_strict(answer.texts[-1])
             labelled.accepted.append(
                 LabelledQuery.from_weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,18 @@ class Reply:
     output_tokens: int
     latency_ms: float
 
+    @classmethod
+    def of(cls, answer: Mapping[str, Any], latency_ms: float) -> Reply:
+        """The reply in an answer of Converse, also of one in a batch job's output.
+
+        Raises:
+            LookupError, TypeError, AttributeError: it is no such answer.
+        """
+        content = answer["output"].get("message", {}).get("content", [])
+        text = storable("".join(block.get("text", "") for block in content))
+        usage = answer["usage"]
+        return cls(text, int(usage["inputTokens"]), int(usage["outputTokens"]), latency_ms)
+
 
 def storable(text: str) -> str:
     """The text with what UTF-8 can't hold (halves of surrogate pairs) made visible."""
@@ -47,6 +59,33 @@ class Model:
     price: ModelPrice
     meter: CostMeter
 
+    def body(
+        self,
+        system: str,
+        turns: Sequence[str],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> dict[str, Any]:
+        """A request's body, as Converse and a batch job's record take it.
+
+        Args:
+            system: the prompt.
+            turns: user, assistant, user, …: an odd number of texts.
+        """
+        heat = self.settings.temperature if temperature is None else temperature
+        return {
+            "system": [{"text": system}],
+            "messages": [
+                {"role": "assistant" if i % 2 else "user", "content": [{"text": text}]}
+                for i, text in enumerate(turns)
+            ],
+            "inferenceConfig": {
+                "maxTokens": max_tokens or self.settings.max_tokens,
+                "temperature": heat,
+            },
+        }
+
     def ask(
         self,
         system: str,
@@ -65,32 +104,16 @@ class Model:
             BudgetExceeded: the call could pass the run's budget.
             AwsError: it failed (RetryableAwsError where a later try may help).
         """
-        limit = max_tokens or self.settings.max_tokens
-        messages = [
-            {"role": "assistant" if i % 2 else "user", "content": [{"text": text}]}
-            for i, text in enumerate(turns)
-        ]
+        body = self.body(system, turns, max_tokens=max_tokens, temperature=temperature)
+        limit = body["inferenceConfig"]["maxTokens"]
         characters = len(system) + sum(map(len, turns))
         with self.meter.call(self.price, characters, limit) as bill:
             started = time.perf_counter()
             with speaking(f"asking {self.model_id}"):
-                answer = self.client.converse(
-                    modelId=self.model_id,
-                    system=[{"text": system}],
-                    messages=messages,
-                    inferenceConfig={
-                        "maxTokens": limit,
-                        "temperature": self.settings.temperature
-                        if temperature is None
-                        else temperature,
-                    },
-                )
-            latency_ms = (time.perf_counter() - started) * 1000
-            usage = answer["usage"]
-            bill.settle(usage["inputTokens"], usage["outputTokens"])
-        content = answer["output"].get("message", {}).get("content", [])
-        text = storable("".join(block.get("text", "") for block in content))
-        return Reply(text, usage["inputTokens"], usage["outputTokens"], latency_ms)
+                answer = self.client.converse(modelId=self.model_id, **body)
+            reply = Reply.of(answer, (time.perf_counter() - started) * 1000)
+            bill.settle(reply.input_tokens, reply.output_tokens)
+        return reply
 
 
 @dataclass(frozen=True)
@@ -100,18 +123,28 @@ class Buyer:
     run_id: str
     attempt: int
 
+    def is_of(self, answer: Answer) -> bool:
+        """Whether this attempt has bought the answer."""
+        return (answer.run_id, answer.attempt) == (self.run_id, self.attempt)
+
     def bought(self, answers: Iterable[Answer], price: ModelPrice) -> Cost:
         """What of these answers this attempt has bought, also before a kill."""
         total = Cost(simulated=price.simulated)
         for answer in answers:
-            if (answer.run_id, answer.attempt) == (self.run_id, self.attempt):
+            if self.is_of(answer):
                 total += Cost(
                     calls=answer.calls,
                     input_tokens=answer.input_tokens,
                     output_tokens=answer.output_tokens,
-                    usd=price.usd(answer.input_tokens, answer.output_tokens),
+                    usd=_usd(answer, price),
                 )
         return total
+
+
+def _usd(answer: Answer, price: ModelPrice) -> float:
+    inputs, outputs = answer.batch_input_tokens, answer.batch_output_tokens
+    on_demand = price.usd(answer.input_tokens - inputs, answer.output_tokens - outputs)
+    return on_demand + price.batch_usd(inputs, outputs)
 
 
 def ask_once(model: Model, prompt: str, query: str, store: AnswerStore, buyer: Buyer) -> Answer:

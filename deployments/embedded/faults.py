@@ -29,6 +29,8 @@ BROKEN_JSON: Final = "broken-json"
 SLOW: Final = "slow"
 FAILED_JOBS: Final = "failed-jobs"
 STUCK_JOBS: Final = "stuck-jobs"
+UNFINISHED_JOBS: Final = "unfinished-jobs"
+RECORD_ERRORS: Final = "record-errors"
 TEACHER_ANSWERS: Final = "teacher-answers"
 MODEL_ANSWERS: Final = "model-answers"
 
@@ -38,7 +40,9 @@ _CREATE: Final = (
     "CreateModelCustomizationJob",
     "CreateCustomModelDeployment",
     "CreateEvaluationJob",
+    "CreateModelInvocationJob",
 )
+_BATCH: Final = ("CreateModelInvocationJob",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,18 @@ KINDS: Final = {
     SLOW: Kind("calls take so many seconds longer"),
     FAILED_JOBS: Kind("jobs and deployments end as Failed", _BEDROCK, _CREATE),
     STUCK_JOBS: Kind("jobs and deployments never end by themselves", _BEDROCK, _CREATE),
+    UNFINISHED_JOBS: Kind(
+        "batch jobs time out halfway and leave what they have, or before they have begun",
+        _BEDROCK,
+        _BATCH,
+        ("halfway", "unbegun"),
+    ),
+    RECORD_ERRORS: Kind(
+        "records of batch jobs have an error in place of an answer: their own or the service's",
+        _BEDROCK,
+        _BATCH,
+        ("bad-request", "internal"),
+    ),
     TEACHER_ANSWERS: Kind(
         "the teacher's answers are spoilt in one style, or in all styles by turns",
         _BEDROCK,

@@ -177,6 +177,16 @@ def test_a_model_may_take_another_ones_price() -> None:
     assert settings.price(other) == settings.price(teacher)
 
 
+def test_batch_inference_needs_a_role() -> None:
+    with pytest.raises(ConfigError, match=r"`batch_from` is set without `batch_role_arn`"):
+        load_settings(overrides={"label.batch_from": 100})
+    role = "arn:aws:iam::123456789012:role/reelroute"
+    batched = {"label.batch_from": 100, "label.batch_role_arn": role}
+    assert load_settings(overrides=batched).label.batch_file_records == 10_000
+    with pytest.raises(ConfigError, match=r"label\.batch_file_records"):
+        load_settings(overrides={"label.batch_file_records": 50_001})
+
+
 @given(queries=counts, size=st.integers(1, 5000))
 def test_a_scaled_plan_sums_to_its_size_and_each_cell_is_right_within_one(
     queries: list[int], size: int

@@ -114,3 +114,21 @@ def test_what_is_entered_under_a_name_counts_once() -> None:
         meter.add(Cost(calls=1, usd=0.25), once="a job")
     meter.add(Cost(calls=1, usd=0.25), once="another job")
     assert (meter.cost.calls, meter.cost.usd) == (2, 0.5)
+
+
+def test_what_is_held_back_for_a_job_cannot_be_spent_and_is_let_go_of_once() -> None:
+    meter = CostMeter(1.0)
+    let_go = meter.hold(0.9)
+    assert meter.left_usd == pytest.approx(0.1)
+    with pytest.raises(BudgetExceeded, match=r"\$0\.9000 in flight"):
+        buy(meter)
+    let_go()
+    let_go()
+    assert meter.left_usd == pytest.approx(1.0)
+    assert buy(meter) == pytest.approx(0.2)
+
+
+def test_batch_inference_costs_its_share_of_the_price_on_demand() -> None:
+    half = ModelPrice(input=1.0, output=2.0, batch=0.5)
+    assert half.batch_usd(1000, 1000) == pytest.approx(1.5)
+    assert half.usd(1000, 1000) == pytest.approx(3.0)

@@ -14,6 +14,7 @@ from deployments.embedded.bedrock import (
     deployments,
     evaluation,
     foundation_models,
+    invocation,
     tags,
 )
 from deployments.embedded.bedrock.converse import converse
@@ -50,6 +51,10 @@ HANDLERS: Final[dict[str, Handler]] = {
     "ListEvaluationJobs": evaluation.list_evaluation_jobs,
     "StopEvaluationJob": evaluation.stop_evaluation_job,
     "BatchDeleteEvaluationJob": evaluation.batch_delete_evaluation_job,
+    "CreateModelInvocationJob": invocation.create_model_invocation_job,
+    "GetModelInvocationJob": invocation.get_model_invocation_job,
+    "ListModelInvocationJobs": invocation.list_model_invocation_jobs,
+    "StopModelInvocationJob": invocation.stop_model_invocation_job,
     "TagResource": tags.tag_resource,
     "UntagResource": tags.untag_resource,
     "ListTagsForResource": tags.list_tags_for_resource,

@@ -69,6 +69,12 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(pattern + re.escape(template[position:]) + "/?")
 
 
+@cache
+def operation_model(service: str, name: str) -> OperationModel:
+    """The model of an operation of one of `SERVICES`."""
+    return next(r.operation for r in _routes() if (r.service, r.operation.name) == (service, name))
+
+
 def asked(method: str, raw_path: str) -> Asked | None:
     """The operation that a request asks for.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deployments.embedded.bedrock.customization import CustomizationJob
     from deployments.embedded.bedrock.deployments import Deployment
     from deployments.embedded.bedrock.evaluation import EvaluationJob
+    from deployments.embedded.bedrock.invocation import InvocationJob
 
 
 def now() -> datetime:
@@ -39,6 +40,7 @@ class Bedrock:
         custom_models: what the jobs trained.
         deployments: on-demand deployments of custom models.
         evaluations: evaluation jobs.
+        invocations: batch inference jobs.
         tokens: (operation, clientRequestToken) to the ARN that the first call with it made.
         used_model_names: names of custom models, gone for good once a job has taken them.
         tags: by ARN, key to value.
@@ -54,6 +56,7 @@ class Bedrock:
         self.custom_models: dict[str, CustomModel] = {}
         self.deployments: dict[str, Deployment] = {}
         self.evaluations: dict[str, EvaluationJob] = {}
+        self.invocations: dict[str, InvocationJob] = {}
         self.tokens: dict[tuple[str, str], str] = {}
         self.used_model_names: set[str] = set()
         self.tags: dict[str, dict[str, str]] = {}
