@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reelroute.errors import AwsError, RetryableAwsError
+from reelroute.recorder import record
 
 if TYPE_CHECKING:
     import boto3
@@ -121,6 +122,7 @@ class AwsAccess:
                 service, endpoint_url=self.endpoint_url, config=config
             )
         _insist_on_json(client)
+        record(client)
         return client
 
 

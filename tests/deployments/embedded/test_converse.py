@@ -78,6 +78,7 @@ def test_a_deployment_answers_with_its_own_model(ask: Callable[..., str], deploy
     assert answer == ask("dog barking loudly", deployed)
 
 
+@pytest.mark.off_model
 def test_a_custom_models_own_arn_can_not_be_asked(runtime: Any, trained: dict[str, Any]) -> None:
     problem = refused(runtime, modelId=trained["outputModelArn"], messages=[turn("user", "sunset")])
     assert problem.startswith("ValidationException: Invocation of model ID")
@@ -114,12 +115,14 @@ def test_a_model_that_can_not_be_asked_is_refused(
         ([turn("robot", "a")], "Member must satisfy enum value set"),
     ],
 )
+@pytest.mark.off_model
 def test_a_conversation_that_is_none_is_refused(
     runtime: Any, messages: list[dict[str, Any]], problem: str
 ) -> None:
     assert problem in refused(runtime, modelId=TEACHER, messages=messages)
 
 
+@pytest.mark.off_model
 def test_a_setting_out_of_range_is_refused_with_its_path(runtime: Any) -> None:
     problem = refused(
         runtime,

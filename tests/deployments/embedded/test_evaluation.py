@@ -196,6 +196,7 @@ def test_a_score_that_is_not_on_the_scale_is_null(
         ),
     ],
 )
+@pytest.mark.off_model
 def test_a_wrong_request_is_refused(start: Start, change: dict[str, Any], problem: str) -> None:
     arguments = {"name": "wrong", "uri": "s3://embedded-tests/eval/x.jsonl", **change}
     with pytest.raises(botocore.exceptions.ClientError, match=problem) as caught:
