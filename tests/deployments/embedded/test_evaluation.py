@@ -222,7 +222,7 @@ def test_jobs_are_listed_in_pages_of_five_at_most_and_an_empty_listing_has_no_me
     arns = {start(f"paged-{n}", uri) for n in range(6)}
     for arn in arns:
         wait(arn)
-    pages = list(bedrock.get_paginator("list_evaluation_jobs").paginate(nameContains="paged-"))
+    pages = list(bedrock.get_paginator("list_evaluation_jobs").paginate(nameContains="paged"))
     assert [len(page["jobSummaries"]) for page in pages] == [5, 1]
     assert {job["jobArn"] for page in pages for job in page["jobSummaries"]} == arns
     assert "jobSummaries" not in bedrock.list_evaluation_jobs(nameContains="nobody")
