@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reelroute.errors import AwsError, RetryableAwsError
 from reelroute.recorder import record
+from reelroute.redaction import keep_secrets_out_of_logs
 
 if TYPE_CHECKING:
     import boto3
@@ -121,6 +122,7 @@ class AwsAccess:
             client = self.session().client(  # type: ignore[call-overload]
                 service, endpoint_url=self.endpoint_url, config=config
             )
+        keep_secrets_out_of_logs()
         _insist_on_json(client)
         record(client)
         return client
