@@ -15,7 +15,7 @@ export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
 .PHONY: demo deploy worker test operation browser test-slow lint format bench-student \
-        bench-monitor chaos down install
+        bench-monitor chaos conformance down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -73,6 +73,17 @@ chaos: $(STAMP)
 ## LINES="2000000": fewer lines)
 bench-monitor: $(STAMP)
 	$(BIN)/python -m benchmarks.monitor $(if $(LINES),--lines $(LINES))
+
+## conformance: the test suite and a demo with every request and answer held against the services'
+## API models (SIZE=N: the demo's size); it stops the demo's servers before and after
+CALLS := $(CURDIR)/.reelroute/calls
+conformance: $(STAMP)
+	@rm -rf $(CALLS)
+	REELROUTE_RECORD_CALLS=$(CALLS)/suite $(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory down
+	@REELROUTE_RECORD_CALLS=$(CALLS)/demo $(MAKE) --no-print-directory demo
+	@$(MAKE) --no-print-directory down
+	@$(BIN)/python -m benchmarks.conformance suite=$(CALLS)/suite demo=$(CALLS)/demo
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

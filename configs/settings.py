@@ -198,6 +198,10 @@ class EvaluateSettings(_Section):
     """How candidates are asked and judged."""
 
     role_arn: RoleArn
+    #: Who asks the judge: Bedrock's evaluation jobs, or we, through Converse, which is cheaper.
+    judge: Literal["job", "converse"] = "job"
+    #: Calls to the judge in flight together, where it is asked through Converse.
+    judge_concurrency: int = Field(default=8, ge=1, le=64)
     #: Queries in flight together; the same for every candidate, so that latency compares.
     concurrency: int = Field(default=2, ge=1, le=64)
     poll_seconds: float = Field(default=30, gt=0)
@@ -376,7 +380,7 @@ class PlanCell(NamedTuple):
     queries: int
 
 
-PromptName = Literal["router", "write_queries", "repair"]
+PromptName = Literal["router", "write_queries", "repair", "judge"]
 
 
 class Settings(_Section):

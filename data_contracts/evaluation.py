@@ -21,6 +21,10 @@ STUDENTS: Final = (LOCAL_STUDENT, CASCADE, DISTILLED_STUDENT)
 #: Candidates go by slugs; the pattern is the service's for inference source identifiers.
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=60)]
 
+#: Why there is no judge's score: the judge gave none, its job's output has no line about the
+#: answer, or what it answered is no verdict.
+JudgeProblem = Literal["no score", "no verdict", "unreadable"]
+
 
 class Prediction(Frozen):
     """One candidate's answer to one held-out query.
@@ -37,6 +41,7 @@ class Prediction(Frozen):
         expected_error: the mean absolute error (0 to 0.5) that the candidate itself expected,
             where it gives such an estimate.
         judge: the LLM judge's score (1 to 5), or None where it gave none.
+        judge_problem: why it gave none, where a judge was asked.
     """
 
     candidate: Slug
@@ -61,6 +66,7 @@ class Prediction(Frozen):
     expected_error: float | None = None
     judge: float | None = None
     judge_explanation: str = ""
+    judge_problem: JudgeProblem | None = None
 
     @property
     def valid(self) -> bool:
@@ -98,6 +104,7 @@ class CandidateScores(Frozen):
         rubric_interval: bootstrap 95% interval of `rubric`.
         judge: mean score of the LLM judge, or None where no judge ran.
         judged: how many answers the judge scored (its failures are not scored).
+        judge_failures: how many it did not score, by what went wrong.
         mae: mean of the mean error over the four channels, 0 to 1.
         channel_mae: mean absolute error of each channel, 0 to 1, over readable answers.
         dominant_match: mean of the rubric's `dominant`.
@@ -116,6 +123,7 @@ class CandidateScores(Frozen):
     rubric_interval: tuple[float, float]
     judge: float | None = None
     judged: int = 0
+    judge_failures: dict[JudgeProblem, int] = Field(default_factory=dict)
     mae: float
     channel_mae: dict[Modality, float]
     dominant_match: float
@@ -156,12 +164,40 @@ class CascadePoint(Frozen):
     cost_per_1k_usd: float
 
 
+class ConfusionCell(Frozen):
+    """How many answers have this step of the computed rubric and this score of the judge."""
+
+    rubric: int
+    judge: float
+    answers: int
+
+
+class JudgeAgreement(Frozen):
+    """How far the judge's scores and the computed rubric agree, over all judged answers.
+
+    Attributes:
+        spearman: rank correlation, -1 to 1, or None where either has one value only.
+        exact: share of the answers with the same score, 0 to 1.
+        within_one: share whose scores differ by one at most.
+        confusion: the cells with answers, best rubric first, then best judge first.
+        by_candidate: each candidate's own rank correlation.
+    """
+
+    answers: int
+    spearman: float | None
+    exact: float
+    within_one: float
+    confusion: tuple[ConfusionCell, ...]
+    by_candidate: dict[Slug, float | None]
+
+
 class EvaluationSummary(Frozen):
     """All candidates of a run, on the benchmark (what the gate reads) and on fresh queries.
 
     Attributes:
         pass_on_above: the cascade's threshold, chosen on the fresh queries.
         cascade: what other thresholds would give on the benchmark.
+        agreement: of the judge and the rubric, where the judge is a language model.
     """
 
     run_id: str
@@ -170,6 +206,7 @@ class EvaluationSummary(Frozen):
     differences: tuple[PairedDifference, ...] = ()
     pass_on_above: float | None = None
     cascade: tuple[CascadePoint, ...] = ()
+    agreement: JudgeAgreement | None = None
 
     def difference(self, candidate: str, against: str) -> PairedDifference | None:
         """The paired difference of two candidates on the benchmark, or None."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from reelroute.errors import AwsError, RetryableAwsError
+from reelroute.recorder import record
+from reelroute.redaction import keep_secrets_out_of_logs
 
 if TYPE_CHECKING:
     import boto3
@@ -120,7 +122,9 @@ class AwsAccess:
             client = self.session().client(  # type: ignore[call-overload]
                 service, endpoint_url=self.endpoint_url, config=config
             )
+        keep_secrets_out_of_logs()
         _insist_on_json(client)
+        record(client)
         return client
 
 

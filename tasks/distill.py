@@ -160,15 +160,16 @@ def training_cost(stage: StageContext) -> Cost:
 
 
 def model_exists(settings: Settings, model_arn: str) -> bool:
-    """Whether a custom model is (still) there."""
+    """Whether a custom model is (still) there and can be deployed."""
     with speaking(f"looking for custom model {model_arn}"):
         try:
-            aws_access(settings).client("bedrock").get_custom_model(modelIdentifier=model_arn)
+            bedrock = aws_access(settings).client("bedrock")
+            answer = bedrock.get_custom_model(modelIdentifier=model_arn)
         except ClientError as error:
             if error_code(error) == "ResourceNotFoundException":
                 return False
             raise
-    return True
+    return bool(answer.get("modelStatus", "Active") == "Active")
 
 
 def models_still_there(settings: Settings, record: StageRecord) -> bool:

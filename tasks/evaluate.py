@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +22,11 @@ from data_contracts.evaluation import (
 )
 from data_contracts.heldout import benchmark_queries
 from data_contracts.queries import LabelledQuery
-from data_contracts.runs import Cost, StoredFile
-from reelroute.aws import speaking
-from reelroute.errors import AnswerError, StageError
+from data_contracts.runs import StoredFile
+from reelroute.errors import AnswerError
 from reelroute.parsing import parse_forgiving, parse_strict
 from reelroute.rubric import score
-from tasks.answer_text import answer_text
+from tasks.agreement import judge_agreement
 from tasks.base import Progress, StageContext, stage_task
 from tasks.candidates import (
     Asked,
@@ -39,20 +37,12 @@ from tasks.candidates import (
     LocalCandidate,
 )
 from tasks.cascade import cascade_curve, choose_threshold
-from tasks.cost import estimate_tokens
-from tasks.jobs import find_ours, wait
 from tasks.metrics import candidate_scores, paired_difference
 from tasks.reporting.charts import report_charts
 from tasks.reporting.inputs import DemoAnswer, PublishedFigures, ReportInput
 from tasks.reporting.markdown import evaluation_markdown
 from tasks.reporting.page import evaluation_page
-from tasks.storage import aws_access
 from tasks.validate import read_rows
-
-#: Bedrock judges at most so many prompts in one evaluation job.
-MAX_PROMPTS_PER_JOB = 1000
-#: About what a judge writes for one prompt, in tokens.
-JUDGE_OUTPUT_TOKENS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +63,9 @@ def gather_candidates(stage: StageContext, folder: Path) -> list[Candidate]:
 def held_out_queries(stage: StageContext) -> list[HeldOut]:
     """The benchmark, which is the same for every run, then the run's fresh share."""
     fresh = read_rows(stage.read("validate", "fresh"))
-    room = MAX_PROMPTS_PER_JOB - len(benchmark_queries())
     return [
         *(HeldOut(row, "benchmark") for row in benchmark_queries()),
-        *(HeldOut(row, "fresh") for row in sorted(fresh, key=lambda row: row.id)[:room]),
+        *(HeldOut(row, "fresh") for row in sorted(fresh, key=lambda row: row.id)),
     ]
 
 
@@ -167,136 +156,6 @@ def predict(candidate: str, item: HeldOut, asked: Asked) -> Prediction:
     )
 
 
-@stage_task
-def start_judge(stage: StageContext, candidate: str, predictions: Sequence[Prediction]) -> str:
-    """The ARN of this attempt's evaluation job of a candidate, looked up before it is created."""
-    settings = stage.settings
-    bedrock = aws_access(settings).client("bedrock")
-    name = stage.name(candidate)
-    with speaking(f"looking for evaluation job {name}"):
-        pages = bedrock.get_paginator("list_evaluation_jobs").paginate(
-            nameContains=stage.name_stem(candidate)
-        )
-        found = find_ours(pages, "jobSummaries", "jobName", stage, candidate)
-    cost = judge_cost(stage, predictions)
-    if found:
-        if found["jobName"] == name:  # an earlier attempt's record has counted its own
-            stage.meter.add(cost, once=name)
-        return str(found["jobArn"])
-    stage.meter.check(cost.usd, f"evaluation job {name}")
-    metric = settings.judge_metric
-    judge = {"bedrockEvaluatorModels": [{"modelIdentifier": settings.models.judge.id}]}
-    dataset = stage.run.put_text(
-        f"evaluation/judge/{candidate}/dataset.jsonl",
-        "".join(_judge_line(candidate, prediction) for prediction in predictions),
-        "application/jsonl",
-    )
-    definition = {
-        "name": metric.metric,
-        "instructions": metric.instructions,
-        "ratingScale": [
-            {"definition": step.definition, "value": {"floatValue": step.value}}
-            for step in metric.rating_scale
-        ],
-    }
-    with speaking(f"creating evaluation job {name}"):
-        answer = bedrock.create_evaluation_job(
-            jobName=name,
-            clientRequestToken=stage.token(candidate),
-            roleArn=settings.evaluate.role_arn,
-            applicationType="ModelEvaluation",
-            evaluationConfig={
-                "automated": {
-                    "datasetMetricConfigs": [
-                        {
-                            "taskType": "General",
-                            "dataset": {
-                                "name": "held-out",
-                                "datasetLocation": {"s3Uri": stage.storage.uri(dataset.key)},
-                            },
-                            "metricNames": [metric.metric],
-                        }
-                    ],
-                    "evaluatorModelConfig": judge,
-                    "customMetricConfig": {
-                        "customMetrics": [{"customMetricDefinition": definition}],
-                        "evaluatorModelConfig": judge,
-                    },
-                }
-            },
-            inferenceConfig={
-                "models": [{"precomputedInferenceSource": {"inferenceSourceIdentifier": candidate}}]
-            },
-            outputDataConfig={"s3Uri": stage.storage.uri(_judge_output(stage, candidate))},
-            jobTags=stage.tags(),
-        )
-    stage.meter.add(cost, once=name)
-    return str(answer["jobArn"])
-
-
-@stage_task
-def read_judge(
-    stage: StageContext, candidate: str, job_arn: str, predictions: Sequence[Prediction]
-) -> list[Prediction]:
-    """Wait for a candidate's evaluation job and put the judge's scores to its predictions.
-
-    Raises:
-        StageError: the job failed, or it judged none of the answers.
-    """
-    settings = stage.settings
-    answer = wait(
-        aws_access(settings).client("bedrock"),
-        "EvaluationJobCompleted",
-        {"jobIdentifier": job_arn},
-        what=f"evaluation job {job_arn}",
-        poll_seconds=settings.evaluate.poll_seconds,
-        max_seconds=settings.evaluate.max_hours * 3600,
-    )
-    # The service writes below <output>/<job name>/<job id>/.
-    prefix = f"{_judge_output(stage, candidate)}{answer['jobName']}/"
-    verdicts: dict[str, tuple[float | None, str]] = {}
-    for key in stage.storage.keys(prefix):
-        if key.endswith("_output.jsonl"):
-            stored = stage.storage.get(key)
-            for line in stored.data.splitlines() if stored else ():
-                verdicts.update(_verdict(line, settings.judge_metric.metric, key))
-    judged = [
-        prediction.model_copy(
-            update=dict(
-                zip(
-                    ("judge", "judge_explanation"),
-                    verdicts.get(prediction.query, (None, "")),
-                    strict=True,
-                )
-            )
-        )
-        for prediction in predictions
-    ]
-    if all(prediction.judge is None for prediction in judged):
-        raise StageError(
-            f"evaluation job {answer['jobName']} scored none of {len(predictions)} answers; its "
-            f"output lies below {stage.storage.uri(prefix)}"
-        )
-    return judged
-
-
-def judge_cost(stage: StageContext, predictions: Sequence[Prediction]) -> Cost:
-    """About what judging costs, at the judge's price."""
-    price = stage.settings.price(stage.settings.models.judge)
-    fixed = len(stage.settings.judge_metric.instructions)
-    characters = sum(
-        fixed + len(p.query) + len(p.answer) + len(answer_text(p.reference)) for p in predictions
-    )
-    tokens, written = estimate_tokens(characters), JUDGE_OUTPUT_TOKENS * len(predictions)
-    return Cost(
-        calls=len(predictions),
-        input_tokens=tokens,
-        output_tokens=written,
-        usd=price.usd(tokens, written),
-        simulated=price.simulated,
-    )
-
-
 def summarise(
     stage: StageContext,
     candidates: Sequence[Candidate],
@@ -340,6 +199,10 @@ def summarise(
         ),
         pass_on_above=cascade.pass_on_above if cascade else None,
         cascade=cascade_curve(local, behind, cascade.behind.price) if cascade else (),
+        # The embedded judge is the rubric, computed: that it agrees is no finding.
+        agreement=None
+        if stage.settings.price(stage.settings.models.judge).simulated
+        else judge_agreement(predictions),
     )
 
 
@@ -419,35 +282,3 @@ def _row(scores: CandidateScores) -> dict[str, str]:
         "mean ms": f"{scores.latency_ms.mean:.1f}",
         "$/1,000": f"{'~' if scores.simulated_cost else ''}{scores.cost_per_1k_usd:.4f}",
     }
-
-
-def _judge_output(stage: StageContext, candidate: str) -> str:
-    return stage.run.key(f"evaluation/judge/{candidate}/output/")
-
-
-def _judge_line(candidate: str, prediction: Prediction) -> str:
-    said = prediction.answer if prediction.answer.strip() else "(no answer)"
-    record = {
-        "prompt": prediction.query,
-        "referenceResponse": answer_text(prediction.reference),
-        "category": prediction.channel,
-        "modelResponses": [
-            # The service takes no empty response.
-            {"response": said, "modelIdentifier": candidate}
-        ],
-    }
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _verdict(line: bytes, metric: str, key: str) -> dict[str, tuple[float | None, str]]:
-    try:
-        record = json.loads(line)
-        prompt = record["inputRecord"]["prompt"]
-        scores = record["automatedEvaluationResult"]["scores"]
-        ours = next(entry for entry in scores if entry["metricName"] == metric)
-        details = ours.get("evaluatorDetails") or [{}]
-        result = ours["result"]
-        judge = None if result is None else float(result)
-        return {prompt: (judge, str(details[0].get("explanation") or ""))}
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
-        raise StageError(f"{key} holds a line that is not a judge's verdict: {error!r}") from None

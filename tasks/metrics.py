@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -67,6 +67,7 @@ def candidate_scores(
         ),
         judge=_mean(judged) if judged else None,
         judged=len(judged),
+        judge_failures=dict(Counter(p.judge_problem for p in predictions if p.judge_problem)),
         mae=_mean([p.mean_error for p in predictions]) / 100,
         channel_mae={
             m: _mean([abs(w.as_dict()[m] - r.as_dict()[m]) for w, r in readable])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from configs.settings import Settings
+from configs.settings import PromptName, Settings
 from data_contracts.runs import (
     STAGES,
     RunManifest,
@@ -72,7 +72,7 @@ class Run:
         )
         profile = settings.model_dump_json(indent=2, by_alias=True)
         self.storage.put(self.key("inputs/profile.json"), profile.encode(), "application/json")
-        for name in ("router", "write_queries", "repair"):
+        for name in get_args(PromptName):
             text = settings.prompt(name).text
             self.storage.put(self.key(f"inputs/prompts/{name}.md"), text.encode(), "text/markdown")
         parameters = RunParameters(

@@ -31,6 +31,8 @@ def _free_port() -> int:
 
 _API_URL = f"http://127.0.0.1:{_free_port()}/api"
 
+_CALLS = os.environ.get("REELROUTE_RECORD_CALLS", str(_HOME / "calls"))
+
 # Nothing of the user's own environment reaches the tests. Prefect reads its settings when it is
 # imported, so they are set before any test module is.
 for _variable in list(os.environ):
@@ -46,6 +48,7 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "REELROUTE_RECORD_CALLS": _CALLS,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": str(_HOME / "no-aws-config"),
     "AWS_SHARED_CREDENTIALS_FILE": str(_HOME / "no-aws-credentials"),
@@ -60,6 +63,8 @@ from reelroute.aws import AwsAccess  # noqa: E402
 from tasks.runs import Run  # noqa: E402
 from tasks.storage import aws_access  # noqa: E402
 from tests.support import CallsSince, Place  # noqa: E402
+
+pytest_plugins = ("tests.conformance",)
 
 
 def pytest_unconfigure() -> None:

@@ -158,7 +158,7 @@ def made(site: Site) -> list[_Made]:
     found = []
     for kind, operation, summaries, name, arn, status in _LISTINGS:
         for page in bedrock.get_paginator(operation).paginate():
-            for one in page[summaries]:
+            for one in page.get(summaries, ()):
                 if mark in one[name]:
                     config = one.get("inferenceConfigSummary", {}).get("modelConfigSummary", {})
                     sources = config.get("precomputedInferenceSourceIdentifiers", [""])

@@ -102,6 +102,7 @@ def serve(port: int, state: Path) -> None:
     help="Only calls of this operation of the service's API (may be repeated).",
 )
 @click.option("--seconds", type=float, default=1.0, help="How much longer slow calls take.")
+@click.option("--times", type=int, default=0, help="The most calls that it hits; 0: all.")
 @_state_option
 def fault(
     kind: str,
@@ -110,6 +111,7 @@ def fault(
     style: str | None,
     operations: tuple[str, ...],
     seconds: float,
+    times: int,
     state: Path,
 ) -> None:
     """Switch a fault on, list what there is and what is on, or clear all."""
@@ -126,7 +128,7 @@ def fault(
             styles = f" ({', '.join(known.styles)})" if known.styles else ""
             click.echo(f"  {name:19s} {known.says}{styles}")
     else:
-        chosen = make_fault(kind, rate, seed, style, operations, seconds)
+        chosen = make_fault(kind, rate, seed, style, operations, seconds, times)
         faults = process.control(server, "POST", "faults", asdict(chosen))["on"]
     for entry in faults:
         style_shown = f" in the style {entry['style']}" if entry["style"] else ""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, Final
 
+from deployments.embedded.bedrock.errors import STATUS
 from deployments.embedded.restyle import STYLES
 from reelroute.errors import ReelRouteError
 
@@ -22,6 +23,7 @@ DENIED_MODELS: Final = "denied-models"
 THROTTLING: Final = "throttling"
 SERVER_ERROR: Final = "server-error"
 SERVER_ERROR_AFTER: Final = "server-error-after"
+SERVICE_ERROR: Final = "service-error"
 DROPPED: Final = "dropped"
 DROPPED_AFTER: Final = "dropped-after"
 CUT_OFF: Final = "cut-off"
@@ -31,6 +33,7 @@ FAILED_JOBS: Final = "failed-jobs"
 STUCK_JOBS: Final = "stuck-jobs"
 UNFINISHED_JOBS: Final = "unfinished-jobs"
 RECORD_ERRORS: Final = "record-errors"
+REPORTED_STATE: Final = "reported-state"
 TEACHER_ANSWERS: Final = "teacher-answers"
 MODEL_ANSWERS: Final = "model-answers"
 
@@ -43,6 +46,25 @@ _CREATE: Final = (
     "CreateModelInvocationJob",
 )
 _BATCH: Final = ("CreateModelInvocationJob",)
+#: HTTP status of the errors that S3's API model has, by code.
+S3_STATUS: Final = {
+    "EncryptionTypeMismatch": 400,
+    "InvalidObjectState": 403,
+    "InvalidRequest": 400,
+    "InvalidWriteOffset": 400,
+    "NoSuchBucket": 404,
+    "NoSuchKey": 404,
+    "TooManyParts": 400,
+}
+#: What jobs, deployments and models can say of themselves, and why an answer can end.
+STATES: Final = (
+    *("Submitted", "Validating", "Scheduled", "InProgress", "Completed", "PartiallyCompleted"),
+    *("Failed", "Stopping", "Stopped", "Expired", "Deleting"),
+    *("Creating", "Active", "Updating", "InService"),
+    *("end_turn", "tool_use", "max_tokens", "stop_sequence", "guardrail_intervened"),
+    *("content_filtered", "malformed_model_output", "malformed_tool_use"),
+    "model_context_window_exceeded",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +98,11 @@ KINDS: Final = {
     THROTTLING: Kind("calls are refused: too many of them"),
     SERVER_ERROR: Kind("calls end with a server error and have no effect"),
     SERVER_ERROR_AFTER: Kind("calls take effect, but end with a server error"),
+    SERVICE_ERROR: Kind(
+        "calls are refused with the error that the style names",
+        ("s3", *_BEDROCK),
+        styles=(*STATUS, *S3_STATUS),
+    ),
     DROPPED: Kind("the connection is dropped, and the call has no effect"),
     DROPPED_AFTER: Kind("the call takes effect, then the connection is dropped"),
     CUT_OFF: Kind("the answer breaks off in the middle"),
@@ -94,6 +121,11 @@ KINDS: Final = {
         _BEDROCK,
         _BATCH,
         ("bad-request", "internal"),
+    ),
+    REPORTED_STATE: Kind(
+        "jobs, deployments and answers report the state that the style names, whatever theirs is",
+        _BEDROCK,
+        styles=STATES,
     ),
     TEACHER_ANSWERS: Kind(
         "the teacher's answers are spoilt in one style, or in all styles by turns",
@@ -123,6 +155,7 @@ class Fault:
         style: how it hits, for kinds that come in styles, else empty.
         operations: the operations that it hits; empty means all that its kind can hit.
         seconds: how much longer a slow call takes.
+        times: after so many hits it hits no more; 0 is without end.
     """
 
     kind: str
@@ -131,6 +164,7 @@ class Fault:
     style: str = ""
     operations: tuple[str, ...] = ()
     seconds: float = 1.0
+    times: int = 0
 
     def can_hit(self, service: str, operation: str) -> bool:
         """Whether calls of this operation are among those that it can hit."""
@@ -161,12 +195,13 @@ def make_fault(
     style: str | None = None,
     operations: Collection[str] = (),
     seconds: float = 1.0,
+    times: int = 0,
 ) -> Fault:
     """A fault of a known kind.
 
     Raises:
         ReelRouteError: an unknown kind or style, an operation that the kind can't hit, a rate
-            outside 0 to 1, or seconds outside 0 to `MAX_SECONDS`.
+            outside 0 to 1, seconds outside 0 to `MAX_SECONDS`, or times below 0.
     """
     if kind not in KINDS:
         raise ReelRouteError(f"there is no fault {kind!r}: choose one of {', '.join(KINDS)}")
@@ -176,6 +211,8 @@ def make_fault(
         raise ReelRouteError(f"the seed {seed!r} is not a whole number")
     if not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_SECONDS:
         raise ReelRouteError(f"{seconds!r} is not a number of seconds from 0 to {MAX_SECONDS}")
+    if isinstance(times, bool) or not isinstance(times, int) or times < 0:
+        raise ReelRouteError(f"{times!r} is not a number of times: 0 is without end")
     styles = KINDS[kind].styles or ("",)
     chosen = style or styles[0]
     if chosen not in styles:
@@ -187,7 +224,7 @@ def make_fault(
             raise ReelRouteError(
                 f"the fault {kind} can't hit {operation!r}: it hits {', '.join(known_operations)}"
             )
-    return Fault(kind, float(rate), seed, chosen, tuple(operations), float(seconds))
+    return Fault(kind, float(rate), seed, chosen, tuple(operations), float(seconds), times)
 
 
 class Faults:
@@ -230,6 +267,8 @@ class Faults:
         with self._lock:
             fault = self._on.get(kind)
             if fault is None or not fault.can_hit(service, operation):
+                return None
+            if fault.times and self._hits[kind] >= fault.times:
                 return None
             self._numbers[kind] += 1
             number = self._numbers[kind]

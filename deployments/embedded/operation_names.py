@@ -46,6 +46,8 @@ def s3_operation(method: str, path: str, query_string: str, *, copies: bool) -> 
     """
     query = parse_qs(query_string, keep_blank_values=True)
     for name in _SUBRESOURCES:
+        if (method, name) == ("POST", "delete") and name in query:
+            return "DeleteObjects"
         if name in query:
             return f"{method} ?{name}"
     bucket, _, key = path.lstrip("/").partition("/")

@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from deployments.embedded import faults, refusals
+from deployments.embedded.bedrock.errors import STATUS
 from deployments.embedded.faults import Hit
 
 Headers = list[tuple[str, str]]
+
+#: What an error says that was injected.
+INJECTED: Final = "The service says so: an injected fault."
 
 
 class ConnectionDropped(ConnectionError):
@@ -69,6 +73,13 @@ def _refused(reason: refusals.Reason) -> Callable[[Struck], Response]:
     return lambda struck: struck.refused(reason)
 
 
+def _service_error(struck: Struck) -> Response:
+    code = struck.hit.fault.style
+    status = {**STATUS, **faults.S3_STATUS}[code]
+    answer = (status, code)
+    return struck.refused(refusals.Reason(INJECTED, json=answer, s3=answer, query=answer))
+
+
 def _server_error_after(struck: Struck) -> Response:
     struck.answer()
     return struck.refused(refusals.SERVER_ERROR)
@@ -107,6 +118,7 @@ STRIKES: Final[dict[str, Callable[[Struck], Response]]] = {
     faults.DENIED_MODELS: _refused(refusals.NO_ACCESS_TO_MODEL),
     faults.THROTTLING: _refused(refusals.THROTTLED),
     faults.SERVER_ERROR: _refused(refusals.SERVER_ERROR),
+    faults.SERVICE_ERROR: _service_error,
     faults.SERVER_ERROR_AFTER: _server_error_after,
     faults.DROPPED: _dropped,
     faults.DROPPED_AFTER: _dropped_after,

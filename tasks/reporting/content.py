@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
-from data_contracts.evaluation import BASE_STUDENT, CandidateScores, EvaluationSummary, Prediction
+from data_contracts.evaluation import (
+    BASE_STUDENT,
+    CandidateScores,
+    EvaluationSummary,
+    JudgeAgreement,
+    JudgeProblem,
+    Prediction,
+)
 from reelroute.errors import AnswerError
 from reelroute.parsing import parse_forgiving
-from reelroute.rubric import percents
+from reelroute.rubric import STEPS, percents
 from reelroute.weights import MODALITIES, Modality, RoutingWeights
 from tasks.reporting import text
 from tasks.reporting.inputs import ReportInput
@@ -44,6 +51,7 @@ _SLICE_TITLES: Final[dict[SliceBy, str]] = {
     "difficulty": "Difficulty",
     "domain": "Domain",
 }
+_JUDGE_PROBLEMS: Final = get_args(JudgeProblem)
 _QUERY_LIMIT: Final = 200
 _ANSWER_LIMIT: Final = 300
 
@@ -130,6 +138,7 @@ def report_content(report: ReportInput, charts: dict[str, bytes]) -> Content:
         Section("cascade", "The cascade", _cascade(report.summary, charts)),
         Section("slices", "Where they do well and badly", _slices(report.summary, charts)),
         Section("differences", "Paired differences", _differences(report.summary)),
+        Section("judge", "The judge", _judging(report.summary)),
         Section("fresh", "Fresh queries", _fresh(report.summary)),
         Section("worst", "Worst answers", _worst(report)),
         Section("training", "Training examples", _figure(charts, "weight_distribution")),
@@ -570,6 +579,70 @@ def _differences(summary: EvaluationSummary) -> list[Block]:
         "95% interval.",
         Table(("Candidate", "Against", "Difference", "Verdict"), rows, numeric=(2,)),
     ]
+
+
+def _judging(summary: EvaluationSummary) -> list[Block]:
+    return [*_judge_failures(summary), *_judge_agreement(summary.agreement)]
+
+
+def _judge_failures(summary: EvaluationSummary) -> list[Block]:
+    """What the judge has no score for, by candidate and by what went wrong."""
+    readings = (("benchmark", summary.benchmark), ("fresh", summary.fresh))
+    rows = [
+        [
+            Cell(candidate.name),
+            Cell(reading),
+            Cell(f"{candidate.judged:,} of {candidate.queries:,}"),
+            *(Cell(str(candidate.judge_failures.get(problem, 0))) for problem in _JUDGE_PROBLEMS),
+        ]
+        for reading, candidates in readings
+        for candidate in candidates
+        if candidate.judge_failures
+    ]
+    if not rows:
+        return []
+    return [
+        "Answers that the judge did not score; its mean is over the others. No score: it gave "
+        "none. No verdict: its output has no line about the answer. Unreadable: what it answered "
+        "is not a verdict.",
+        Table(
+            ("Candidate", "Reading", "Judged", *map(str.capitalize, _JUDGE_PROBLEMS)),
+            rows,
+            numeric=range(2, 3 + len(_JUDGE_PROBLEMS)),
+        ),
+    ]
+
+
+def _judge_agreement(agreement: JudgeAgreement | None) -> list[Block]:
+    if agreement is None:
+        return []
+    counts = {(cell.rubric, cell.judge): cell.answers for cell in agreement.confusion}
+    scores = sorted({cell.judge for cell in agreement.confusion}, reverse=True)
+    return [
+        f"The judge's score against the computed rubric over {agreement.answers:,} answers: rank "
+        f"correlation (Spearman) {_correlation(agreement.spearman)}, the same score for "
+        f"{text.percent(agreement.exact)}, at most one apart for "
+        f"{text.percent(agreement.within_one)}. The judge also reads the reasoning, so they need "
+        "not agree; but where the correlation is low, trust neither score alone.",
+        Table(
+            ("Rubric", *(f"Judge {score:g}" for score in scores)),
+            [
+                [Cell(str(step)), *(Cell(f"{counts.get((step, s), 0):,}") for s in scores)]
+                for step in STEPS
+            ],
+            numeric=range(len(scores) + 1),
+            caption="How many answers have which score, by step of the rubric.",
+        ),
+        Table(
+            ("Candidate", "Spearman"),
+            [[Cell(n), Cell(_correlation(value))] for n, value in agreement.by_candidate.items()],
+            numeric=(1,),
+        ),
+    ]
+
+
+def _correlation(value: float | None) -> str:
+    return text.NOTHING if value is None else f"{value:.2f}"
 
 
 _FRESH_METRICS: Final = (

@@ -9,9 +9,11 @@ import configparser
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -31,6 +33,7 @@ from tests.conftest import new_place
 from tests.hostile import CONTROL, EVIL, HOSTILE
 from tests.support import Place, corpus_rows
 
+TOKEN = "marked-session-token"
 WEBHOOK = "https://hooks.example.com/marked-webhook-secret"
 
 
@@ -58,10 +61,12 @@ class Left:
     objects: dict[str, bytes]
     artifacts: list[tuple[str, str, Any]]
     log: str
+    aws_log: str
 
     def everything(self) -> Iterator[tuple[str, str]]:
         """Each thing by a name, as text."""
         yield "log", self.log
+        yield "boto3's log", self.aws_log
         for key, data in self.objects.items():
             yield key, data.decode("utf-8", errors="replace")
         for key, _, data in self.artifacts:
@@ -89,17 +94,15 @@ def left(
     queries = folder / "queries.txt"
     queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
     demo = {"evaluate.demo_queries": [kind.format(0) for kind in HOSTILE]}
-    log, names = Log(), ("prefect.flow_runs", "prefect.task_runs", "reelroute")
-    levels = {name: logging.getLogger(name).level for name in names}
-    with pytest.MonkeyPatch.context() as patch:
+    place.overrides["aws.credentials_file"] = str(temporary_credentials(session_aws, folder))
+    log, aws_log = Log(), Log()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        debugging(log, "prefect.flow_runs", "prefect.task_runs", "reelroute"),
+        debugging(aws_log, "botocore.auth", "botocore.endpoint", "botocore.parsers"),
+    ):
         patch.setenv("REELROUTE_NOTIFY_URL", WEBHOOK)
-        for name in names:
-            logging.getLogger(name).addHandler(log)
-            logging.getLogger(name).setLevel(logging.DEBUG)
         state = pipeline(config=place.profile(**demo), queries_file=str(queries), return_state=True)
-        for name in names:
-            logging.getLogger(name).removeHandler(log)
-            logging.getLogger(name).setLevel(levels[name])
     assert state.is_completed(), state.message
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
@@ -109,7 +112,29 @@ def left(
         objects(place),
         artifacts(flow_run_id),
         "\n".join(log.lines),
+        "\n".join(aws_log.lines),
     )
+
+
+@contextmanager
+def debugging(log: Log, *names: str) -> Iterator[None]:
+    """What these loggers say at DEBUG, in a log."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(log)
+        logger.setLevel(logging.DEBUG)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.removeHandler(log)
+        logger.setLevel(level)
+
+
+def temporary_credentials(aws: EmbeddedAws, folder: Path) -> Path:
+    """Those of the embedded AWS with a session token, as a role has one."""
+    path = folder / "credentials"
+    path.write_text(f"{aws.credentials_file.read_text()}aws_session_token = {TOKEN}\n")
+    return path
 
 
 def objects(place: Place) -> dict[str, bytes]:
@@ -185,12 +210,13 @@ def test_no_secret_is_in_a_log_an_artifact_or_an_object(
     credentials = configparser.ConfigParser()
     credentials.read(session_aws.credentials_file)
     (profile,) = credentials.sections()
-    secrets = [credentials[profile]["aws_secret_access_key"], "marked-webhook-secret"]
+    secrets = [credentials[profile]["aws_secret_access_key"], TOKEN, "marked-webhook-secret"]
     names = []
     for name, text in left.everything():
         names.append(name)
         assert not [secret for secret in secrets if secret in text], name
     assert len(names) > 30
+    assert "x-amz-security-token:***" in left.aws_log
 
 
 def test_what_is_started_listens_on_loopback_alone(

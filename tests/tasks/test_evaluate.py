@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from data_contracts.evaluation import (
     Prediction,
 )
 from data_contracts.heldout import benchmark_queries
-from reelroute.errors import AwsError, BudgetExceeded, StageError
+from reelroute.errors import AwsError
 from reelroute.release import BedrockModel, Prompt, Release
 from reelroute.rubric import percents, score
 from tasks.answer_text import answer_text
@@ -33,10 +32,7 @@ from tasks.evaluate import (
     gather_candidates,
     held_out_queries,
     join_demo,
-    judge_cost,
     predict,
-    read_judge,
-    start_judge,
     summarise,
 )
 from tasks.releases import move_pointer, write_release
@@ -124,16 +120,10 @@ def test_the_current_release_is_asked_with_its_own_prompt(
     assert CURRENT_RELEASE not in gathered(evaluating("run-1"))
 
 
-def test_the_benchmark_comes_first_and_fresh_queries_fill_what_the_judge_takes(
-    evaluating: Evaluating, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_benchmark_comes_first_then_every_fresh_query(evaluating: Evaluating) -> None:
     held_out = held_out_queries(evaluating(fresh=5))
     assert [item.reading for item in held_out] == ["benchmark"] * QUERIES + ["fresh"] * 5
-    monkeypatch.setattr(tasks.evaluate, "MAX_PROMPTS_PER_JOB", QUERIES + 3)
-    cut = held_out_queries(evaluating("run-2", fresh=5))
-    assert len(cut) == QUERIES + 3
-    ids = [item.row.id for item in cut[QUERIES:]]
-    assert ids == sorted(row.id for row in corpus_rows(5))[:3]
+    assert [item.row.id for item in held_out[QUERIES:]] == sorted(r.id for r in corpus_rows(5))
 
 
 def test_answers_are_asked_once_and_never_again(evaluating: Evaluating, calls: CallsSince) -> None:
@@ -227,122 +217,6 @@ def test_an_answer_that_cannot_be_read_scores_one(text: str, item: HeldOut) -> N
     found = answered(item, text)
     assert (found.valid, found.weights, found.score) == (False, None, 1)
     assert (found.mean_error, found.dominant) == (50, 0)
-
-
-def test_a_candidates_answers_are_judged_in_one_job_that_is_found_again(
-    evaluating: Evaluating, calls: CallsSince
-) -> None:
-    stage = evaluating()
-    predictions = ask(stage, DISTILLED_STUDENT)
-    arn = start_judge(stage, DISTILLED_STUDENT, predictions)
-    again, later = evaluating(), evaluating(attempt=2)
-    judging = judge_cost(stage, predictions)
-    for same, bought in ((again, judging.calls), (again, judging.calls), (later, 0)):
-        assert start_judge(same, DISTILLED_STUDENT, predictions) == arn
-        assert same.meter.cost.calls == bought
-    assert calls.count("CreateEvaluationJob") == 1
-    judged = read_judge(stage, DISTILLED_STUDENT, arn, predictions)
-    assert [p.query for p in judged] == [p.query for p in predictions]
-    assert all(p.judge is not None and 1 <= p.judge <= 5 for p in judged)
-    assert all(p.judge_explanation for p in judged)
-    unjudged = [p.model_copy(update={"judge": None, "judge_explanation": ""}) for p in judged]
-    assert unjudged == predictions
-    assert read_judge(stage, DISTILLED_STUDENT, arn, predictions[::-1]) == judged[::-1]
-
-
-def test_blank_answers_can_be_judged_too(evaluating: Evaluating) -> None:
-    stage = evaluating()
-    predictions = [
-        p.model_copy(update={"answer": blank})
-        for p, blank in zip(ask(stage, DISTILLED_STUDENT), ["", " \n"] * QUERIES, strict=False)
-    ]
-    arn = start_judge(stage, DISTILLED_STUDENT, predictions)
-    judged = read_judge(stage, DISTILLED_STUDENT, arn, predictions)
-    assert {p.judge for p in judged} == {1.0}
-
-
-def test_each_candidate_has_a_job_of_its_own_under_its_slug(
-    evaluating: Evaluating, place: Place
-) -> None:
-    stage = evaluating()
-    predictions = ask(stage, DISTILLED_STUDENT)
-    arns = {start_judge(stage, name, predictions) for name in (DISTILLED_STUDENT, "base-student")}
-    assert len(arns) == 2
-    dataset = stage.storage.get(stage.run.key("evaluation/judge/base-student/dataset.jsonl"))
-    assert dataset is not None
-    line = json.loads(dataset.data.splitlines()[0])
-    assert line["modelResponses"] == [
-        {"response": predictions[0].answer, "modelIdentifier": "base-student"}
-    ]
-    assert line["referenceResponse"] == answer_text(predictions[0].reference)
-
-
-def verdict(query: str, result: float | None, metric: str) -> str:
-    score = {"metricName": metric, "result": result, "evaluatorDetails": [{"explanation": "why"}]}
-    record = {"inputRecord": {"prompt": query}, "automatedEvaluationResult": {"scores": [score]}}
-    return json.dumps(record) + "\n"
-
-
-@pytest.fixture
-def judged_by(evaluating: Evaluating, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What `read_judge` makes of an output that the test writes."""
-
-    def read(lines: Callable[[list[Prediction], str], str]) -> list[Prediction]:
-        stage = evaluating()
-        predictions = ask(stage, DISTILLED_STUDENT)
-        metric = stage.settings.judge_metric.metric
-        monkeypatch.setattr(tasks.evaluate, "wait", lambda *a, **k: {"jobName": "job"})
-        stage.run.put_text(
-            "evaluation/judge/distilled-student/output/job/id/x_output.jsonl",
-            lines(predictions, metric),
-        )
-        return read_judge(stage, DISTILLED_STUDENT, "arn", predictions)
-
-    return read
-
-
-def test_an_answer_that_the_judge_failed_at_has_no_score(judged_by: Any) -> None:
-    judged = judged_by(
-        lambda predictions, metric: (
-            verdict(predictions[0].query, None, metric) + verdict(predictions[1].query, 3, metric)
-        )
-    )
-    assert [p.judge for p in judged[:3]] == [None, 3.0, None]
-    assert judged[1].judge_explanation == "why"
-
-
-def test_a_judge_that_scored_nothing_fails_the_stage(judged_by: Any) -> None:
-    with pytest.raises(StageError, match=r"evaluation job job scored none of 14 answers"):
-        judged_by(lambda predictions, metric: verdict(predictions[0].query, None, metric))
-
-
-@pytest.mark.parametrize(
-    "line", ["no json\n", '{"inputRecord": {}}\n', verdict("q", 1, "another metric"), "[]\n"]
-)
-def test_a_line_that_is_no_verdict_is_named_by_its_file(line: str, judged_by: Any) -> None:
-    with pytest.raises(StageError, match=r"x_output\.jsonl holds a line that is not a judge's"):
-        judged_by(lambda predictions, metric: line)
-
-
-def test_a_judge_that_the_budget_does_not_allow_is_not_started(
-    evaluating: Evaluating, calls: CallsSince
-) -> None:
-    predictions = ask(evaluating(), DISTILLED_STUDENT)
-    poor = evaluating(budget=0.0001)
-    with pytest.raises(BudgetExceeded, match="evaluation job"):
-        start_judge(poor, DISTILLED_STUDENT, predictions)
-    assert calls.count("CreateEvaluationJob") == 0
-
-
-def test_judging_is_estimated_at_the_judges_price(evaluating: Evaluating) -> None:
-    stage = evaluating()
-    predictions = ask(stage, DISTILLED_STUDENT)
-    cost = judge_cost(stage, predictions)
-    assert cost.calls == len(predictions)
-    assert cost.usd == pytest.approx(
-        (0.0008 * cost.input_tokens + 0.0032 * cost.output_tokens) / 1000
-    )
-    assert cost.simulated
 
 
 def test_the_summary_has_both_readings_and_the_differences_to_the_student(

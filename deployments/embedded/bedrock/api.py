@@ -19,6 +19,7 @@ from deployments.embedded.bedrock import (
 )
 from deployments.embedded.bedrock.converse import converse
 from deployments.embedded.bedrock.errors import ServiceError
+from deployments.embedded.bedrock.reported import as_reported
 from deployments.embedded.bedrock.rest import Asked, parameters, to_json
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.bedrock.validation import check
@@ -123,6 +124,7 @@ class BedrockApi:
             call.hash_text(body)
             check(operation, params, _UNCHECKED.get(operation.name, frozenset()))
             answer = handler(self.region(region), params, call)
+            answer = as_reported(self._faults, operation, answer, call)
         except ServiceError as error:
             return error_reply(error)
         except Exception as error:  # the caller hears of our bugs as of the service's

@@ -98,8 +98,6 @@ def _model(bedrock: Bedrock, model_id: str) -> RoutingModel:
     offered = foundation_model(model_id)
     if offered is None:
         raise invalid(f"The provided model identifier is invalid: {model_id}")
-    if not offered.answers:
-        raise invalid(f"The model {offered.model_id} doesn't support the Converse operation.")
     return bedrock.models.model(offered.model_id)
 
 

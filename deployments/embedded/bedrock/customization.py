@@ -136,7 +136,7 @@ def _base_model(params: dict[str, Any]) -> FoundationModel:
             raise invalid("A distillation job needs customizationConfig.distillationConfig.")
         teacher_id = distillation["teacherModelConfig"]["teacherModelIdentifier"]
         teacher = foundation_model(teacher_id)
-        if teacher is None or not teacher.answers or teacher is base:
+        if teacher is None or teacher.judges or teacher is base:
             raise invalid(f"{teacher_id!r} can't be the teacher of {base.model_id}.")
     elif distillation is not None:
         raise invalid(f"distillationConfig does not belong into a job of the type {kind}.")

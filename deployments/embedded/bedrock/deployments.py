@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from deployments.embedded.bedrock.custom_models import find_custom_model
-from deployments.embedded.bedrock.errors import conflict, not_found
+from deployments.embedded.bedrock.errors import invalid, not_found
 from deployments.embedded.bedrock.fate import FAILURE, Fate, draw_fate
 from deployments.embedded.bedrock.listing import page
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
@@ -114,7 +114,8 @@ def create_custom_model_deployment(
         if token in bedrock.tokens:
             return {"customModelDeploymentArn": bedrock.tokens[token]}
         if find_deployment(bedrock, name) is not None:
-            raise conflict(f"A custom model deployment named {name!r} exists already.")
+            # The operation's API model has no ConflictException.
+            raise invalid(f"A custom model deployment named {name!r} exists already.")
         deployment = Deployment(
             arn=bedrock.arn(f"custom-model-deployment/{new_id()}"),
             name=name,
@@ -183,7 +184,7 @@ def update_custom_model_deployment(
         updating = deployment.update is not None and deployment.update.status == "Updating"
         if deployment.status != "Active" or updating:
             state = "Updating" if updating else deployment.status
-            raise conflict(
+            raise invalid(
                 f"The custom model deployment {deployment.name!r} is {state}: "
                 "only an Active one can be updated."
             )

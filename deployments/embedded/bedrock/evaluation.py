@@ -17,6 +17,8 @@ from deployments.embedded.calls import Call
 from deployments.embedded.models.catalogue import foundation_model
 
 Status = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped", "Deleting"]
+#: The API model's limit of a page.
+_PAGE: Final = 5
 _REQUIRED_VARIABLES: Final = ("{{prompt}}", "{{prediction}}")
 
 
@@ -169,7 +171,7 @@ def get_evaluation_job(bedrock: Bedrock, params: dict[str, Any], call: Call) -> 
 def list_evaluation_jobs(bedrock: Bedrock, params: dict[str, Any], call: Call) -> dict[str, Any]:
     """ListEvaluationJobs."""
     with bedrock.lock:
-        shown, token = page(bedrock.evaluations.values(), params)
+        shown, token = page(bedrock.evaluations.values(), params, most=_PAGE)
         summaries = [
             {
                 "jobArn": job.arn,
@@ -188,7 +190,8 @@ def list_evaluation_jobs(bedrock: Bedrock, params: dict[str, Any], call: Call) -
             }
             for job in shown
         ]
-    return {"jobSummaries": summaries, "nextToken": token}
+    # The API model has no empty list here.
+    return {"jobSummaries": summaries or None, "nextToken": token}
 
 
 def stop_evaluation_job(bedrock: Bedrock, params: dict[str, Any], call: Call) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from deployments.embedded.bedrock.errors import invalid
 
 _DEFAULT_PAGE = 100
+_LARGEST_PAGE = 1000
 
 
 class Listed(Protocol):
@@ -39,6 +40,7 @@ def page(
     *,
     after: str = "creationTimeAfter",
     before: str = "creationTimeBefore",
+    most: int = _LARGEST_PAGE,
 ) -> tuple[list[Item], str | None]:
     """One page of the items that the request's filters let through, and the next page's token.
 
@@ -49,6 +51,7 @@ def page(
         params: the request's parameters.
         after: the name of the parameter with the earliest time of creation.
         before: the name of the parameter with the latest time of creation.
+        most: items that a page holds, whatever the request asks for.
 
     Raises:
         ServiceError: ValidationException; the token isn't one of ours.
@@ -67,5 +70,5 @@ def page(
     if not token.isdecimal():
         raise invalid(f"The nextToken {token!r} is not valid.")
     start = int(token)
-    end = start + params.get("maxResults", _DEFAULT_PAGE)
+    end = start + min(params.get("maxResults", _DEFAULT_PAGE), most)
     return kept[start:end], str(end) if end < len(kept) else None

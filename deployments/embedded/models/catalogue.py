@@ -12,6 +12,7 @@ from deployments.embedded.models.answers import RoutingModel
 from deployments.embedded.models.base_student import BaseStudent
 from deployments.embedded.models.corpus import recorded_answers
 from deployments.embedded.models.embeddings import static_embeddings
+from deployments.embedded.models.judge import DirectJudge
 from deployments.embedded.models.large_baseline import LargeBaseline, without_held_out
 from deployments.embedded.models.nearest import NearestAnswers
 from deployments.embedded.models.teacher import Teacher
@@ -32,14 +33,12 @@ class FoundationModel:
         model_id: `provider.name-version`.
         name: at most 20 characters.
         customizations: the kinds of customization job that take it as the base model.
-        answers: whether Converse can ask it.
         judges: whether an evaluation job can name it as the evaluator.
     """
 
     model_id: str
     name: str
     customizations: tuple[str, ...] = ()
-    answers: bool = True
     judges: bool = False
 
     def arn(self, region: str) -> str:
@@ -66,7 +65,7 @@ FOUNDATION_MODELS: Final = (
     FoundationModel(TEACHER, "Teacher"),
     FoundationModel(LIGHT_STUDENT, "Light student", customizations=("DISTILLATION", "FINE_TUNING")),
     FoundationModel(LARGE_BASELINE, "Large baseline"),
-    FoundationModel(RUBRIC_JUDGE, "Rubric judge", answers=False, judges=True),
+    FoundationModel(RUBRIC_JUDGE, "Rubric judge", judges=True),
 )
 
 
@@ -86,7 +85,7 @@ class RoutingModels:
         """The model that answers for a foundation model's id.
 
         Raises:
-            KeyError: no such model, or it doesn't answer.
+            KeyError: no such model.
         """
         with self._loading:
             match model_id:
@@ -96,13 +95,14 @@ class RoutingModels:
                     return self._base_student
                 case "embedded.large-baseline-v1:0":
                     return self._large_baseline
+                case "embedded.rubric-judge-v1:0":
+                    return DirectJudge()
         raise KeyError(model_id)
 
     def load(self) -> None:
         """Load them all, so that no call pays for it."""
         for model in FOUNDATION_MODELS:
-            if model.answers:
-                self.model(model.model_id)
+            self.model(model.model_id)
 
     @cached_property
     def _teacher(self) -> Teacher:

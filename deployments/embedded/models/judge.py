@@ -5,6 +5,7 @@ Its agreement with the rubric is by construction and says nothing about a langua
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +30,26 @@ class Verdict:
 
     score: int
     explanation: str
+
+
+class DirectJudge:
+    """The judge asked about one answer at a time: it doesn't see what stands in the others."""
+
+    def answer(self, text: str) -> str:
+        """The verdict on a JSON object with prompt, ground_truth and prediction, as JSON."""
+        try:
+            request = json.loads(text)
+            prompt, response, reference = (
+                str(request[name]) for name in ("prompt", "prediction", "ground_truth")
+            )
+        except (ValueError, KeyError, TypeError):
+            return "I judge the answers of routers: give me prompt, ground_truth and prediction."
+        verdict = RubricJudge([(prompt, response)]).judge(prompt, response, reference)
+        if verdict is None:
+            return "The ground_truth can't be read as routing weights."
+        return json.dumps(
+            {"score": verdict.score, "explanation": verdict.explanation}, ensure_ascii=False
+        )
 
 
 class RubricJudge:

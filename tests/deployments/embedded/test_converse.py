@@ -78,17 +78,36 @@ def test_a_deployment_answers_with_its_own_model(ask: Callable[..., str], deploy
     assert answer == ask("dog barking loudly", deployed)
 
 
+@pytest.mark.off_model
 def test_a_custom_models_own_arn_can_not_be_asked(runtime: Any, trained: dict[str, Any]) -> None:
     problem = refused(runtime, modelId=trained["outputModelArn"], messages=[turn("user", "sunset")])
     assert problem.startswith("ValidationException: Invocation of model ID")
     assert "deployment" in problem
 
 
+def test_the_judge_scores_one_answer_on_the_metrics_scale(ask: Callable[..., str]) -> None:
+    reference = '{"visual": 0.7, "audio": 0.1, "transcription": 0.1, "metadata": 0.1, "reasoning": '
+    good, bare = f'{reference}"a sunset is seen"}}', f'{reference}""}}'
+    scores = []
+    for prediction in (good, bare, "prose"):
+        request = {"prompt": "sunset", "ground_truth": good, "prediction": prediction}
+        verdict = json.loads(ask(json.dumps(request), "embedded.rubric-judge-v1:0"))
+        assert verdict["explanation"]
+        scores.append(verdict["score"])
+    assert scores == [5, 4, 1]
+
+
+@pytest.mark.parametrize("text", ["sunset", '{"prompt": "sunset"}', "[1]"])
+def test_the_judge_says_so_where_there_is_nothing_to_judge(
+    text: str, ask: Callable[..., str]
+) -> None:
+    assert "give me prompt, ground_truth and prediction" in ask(text, "embedded.rubric-judge-v1:0")
+
+
 @pytest.mark.parametrize(
     ("model_id", "problem"),
     [
         ("amazon.nova-micro-v1:0", "ValidationException: The provided model identifier is invalid"),
-        ("embedded.rubric-judge-v1:0", "ValidationException: The model embedded.rubric-judge"),
         (
             "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/000000000000",
             "ResourceNotFoundException: The custom model deployment",
@@ -114,12 +133,14 @@ def test_a_model_that_can_not_be_asked_is_refused(
         ([turn("robot", "a")], "Member must satisfy enum value set"),
     ],
 )
+@pytest.mark.off_model
 def test_a_conversation_that_is_none_is_refused(
     runtime: Any, messages: list[dict[str, Any]], problem: str
 ) -> None:
     assert problem in refused(runtime, modelId=TEACHER, messages=messages)
 
 
+@pytest.mark.off_model
 def test_a_setting_out_of_range_is_refused_with_its_path(runtime: Any) -> None:
     problem = refused(
         runtime,

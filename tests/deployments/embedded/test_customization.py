@@ -150,6 +150,7 @@ def test_a_stopped_job_leaves_no_model(
         ({"jobTags": [{"key": "run", "value": "a*b"}]}, "at 'jobTags.1.member.value'"),
     ],
 )
+@pytest.mark.off_model
 def test_a_wrong_request_is_refused_before_a_job_starts(
     bedrock: Any, jobs: SimpleNamespace, more: dict[str, Any], problem: str
 ) -> None:

@@ -59,7 +59,7 @@ def test_the_same_token_is_the_same_deployment(bedrock: Any, trained: dict[str, 
     model = trained["outputModelArn"]
     first = create(bedrock, "twice", model, clientRequestToken="deploy-1")
     assert create(bedrock, "twice", model, clientRequestToken="deploy-1") == first
-    with pytest.raises(botocore.exceptions.ClientError, match=r"ConflictException.*'twice'"):
+    with pytest.raises(botocore.exceptions.ClientError, match=r"ValidationException.*'twice'"):
         create(bedrock, "twice", model, clientRequestToken="deploy-2")
 
 

@@ -196,6 +196,7 @@ def test_a_score_that_is_not_on_the_scale_is_null(
         ),
     ],
 )
+@pytest.mark.off_model
 def test_a_wrong_request_is_refused(start: Start, change: dict[str, Any], problem: str) -> None:
     arguments = {"name": "wrong", "uri": "s3://embedded-tests/eval/x.jsonl", **change}
     with pytest.raises(botocore.exceptions.ClientError, match=problem) as caught:
@@ -212,6 +213,19 @@ def test_the_same_token_is_the_same_job_and_a_name_is_taken_once(
     with pytest.raises(botocore.exceptions.ClientError, match="ConflictException"):
         start("token", uri, clientRequestToken="judge-2")
     wait(first)
+
+
+def test_jobs_are_listed_in_pages_of_five_at_most_and_an_empty_listing_has_no_member(
+    start: Start, wait: Callable[[str], dict[str, Any]], put: Put, bedrock: Any
+) -> None:
+    uri = put("eval/paged.jsonl", recorded(2))
+    arns = {start(f"paged-{n}", uri) for n in range(6)}
+    for arn in arns:
+        wait(arn)
+    pages = list(bedrock.get_paginator("list_evaluation_jobs").paginate(nameContains="paged"))
+    assert [len(page["jobSummaries"]) for page in pages] == [5, 1]
+    assert {job["jobArn"] for page in pages for job in page["jobSummaries"]} == arns
+    assert "jobSummaries" not in bedrock.list_evaluation_jobs(nameContains="nobody")
 
 
 def test_ended_jobs_are_listed_and_deleted(

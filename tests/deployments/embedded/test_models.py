@@ -114,8 +114,8 @@ def test_every_model_answers_anything(student: LightStudent, query: str) -> None
 
 
 def test_the_judge_does_not_route() -> None:
-    with pytest.raises(KeyError):
-        routing_models().model(RUBRIC_JUDGE)
+    with pytest.raises(AnswerError):
+        parse_forgiving(routing_models().model(RUBRIC_JUDGE).answer("dog barking loudly"))
 
 
 def test_boilerplate_costs_a_perfect_answer_its_last_point() -> None:

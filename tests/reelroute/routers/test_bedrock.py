@@ -231,7 +231,12 @@ class Throttling(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         type(self).calls += 1
         throttled = self.calls % 2
-        found = {"output": {"message": {"role": "assistant", "content": [{"text": GOOD}]}}}
+        found = {
+            "output": {"message": {"role": "assistant", "content": [{"text": GOOD}]}},
+            "stopReason": "end_turn",
+            "usage": {"inputTokens": 9, "outputTokens": 9, "totalTokens": 18},
+            "metrics": {"latencyMs": 1},
+        }
         body = json.dumps({"message": "slow down"} if throttled else found).encode()
         self.send_response(429 if throttled else 200)
         self.send_header("content-type", "application/json")
