@@ -113,11 +113,8 @@ def create_model_invocation_job(
 
 def _check(params: dict[str, Any]) -> None:
     """What the service checks of a batch job beyond the shapes of the request."""
-    model = foundation_model(params["modelId"])
-    if model is None:
+    if foundation_model(params["modelId"]) is None:
         raise invalid(f"The provided model identifier is invalid: {params['modelId']}")
-    if not model.answers:
-        raise invalid(f"The model {model.model_id} doesn't support batch inference.")
     if params.get("modelInvocationType", "InvokeModel") != "Converse":
         raise invalid("The embedded AWS runs batch jobs with modelInvocationType Converse only.")
     if "s3InputDataConfig" not in params["inputDataConfig"]:
