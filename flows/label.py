@@ -7,11 +7,14 @@ from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
 from tasks.label import (
     Teacher,
+    WrittenQuery,
+    choose_examples,
     compact_store,
     is_from_production,
     read_own_queries,
     read_production_queries,
     store_labels,
+    store_prompts,
     weigh_all,
     write_queries,
 )
@@ -29,14 +32,15 @@ def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
 
 @stage_flow(
     "label",
-    settings=("label", "models.teacher"),
+    settings=("label", "models.teacher", "distill.training_data", "distill.labelled_examples"),
     prompts=("router", "write_queries", "repair"),
     more_inputs=_plan_or_own_queries,
 )
 def label(stage: StageContext) -> StageResult:
     """Ask the teacher for queries by the plan, or take the user's own, and weigh each of them.
 
-    Queries that were sampled from production join those of the plan.
+    Queries that were sampled from production join those of the plan. Where the distillation job
+    labels, only a few are weighed here.
     """
     teacher = Teacher(stage)
     own_queries = stage.run.own_queries()
@@ -47,20 +51,31 @@ def label(stage: StageContext) -> StageResult:
     else:
         found = read_own_queries(stage, own_queries)
 
-    labelled = weigh_all(stage, teacher, found.accepted)
+    prompts_only = stage.settings.distill.training_data == "prompts"
+    examples: list[WrittenQuery] = found.accepted
+    prompts: list[WrittenQuery] = []
+    if prompts_only:
+        examples, prompts = choose_examples(
+            found.accepted, stage.settings.distill.labelled_examples
+        )
+    labelled = weigh_all(stage, teacher, examples)
     files = store_labels(stage, found, labelled)
+    if prompts_only:
+        files["prompts"] = store_prompts(stage, prompts)
     compact_store(teacher)
     counts = {
         "asked": found.asked,
-        "accepted": len(labelled.accepted),
+        "accepted": len(labelled.accepted) + len(prompts),
         "duplicates": len(found.duplicates),
         "quarantined": len(found.quarantined) + len(labelled.quarantined),
         "from_store": labelled.from_store,
     }
+    left = f"; {len(prompts)} left to the distillation job's teacher" if prompts else ""
     return StageResult(
         summary="{asked} queries asked = {accepted} accepted + {duplicates} duplicates + "
-        "{quarantined} quarantined; {from_store} answers from the label store".format(**counts),
+        "{quarantined} quarantined; {from_store} answers from the label store".format(**counts)
+        + left,
         files=files,
-        metrics=counts,
+        metrics={**counts, "prompts": len(prompts)},
         cost=teacher.bought(),
     )

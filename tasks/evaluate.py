@@ -229,6 +229,7 @@ def start_judge(stage: StageContext, candidate: str, predictions: Sequence[Predi
             },
             outputDataConfig={"s3Uri": stage.storage.uri(_judge_output(stage, candidate))},
             jobTags=stage.tags(),
+            **({"customerEncryptionKeyId": key} if (key := settings.evaluate.kms_key_id) else {}),
         )
     stage.meter.add(cost, once=name)
     return str(answer["jobArn"])

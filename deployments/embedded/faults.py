@@ -38,6 +38,8 @@ _CREATE: Final = (
     "CreateModelCustomizationJob",
     "CreateCustomModelDeployment",
     "CreateEvaluationJob",
+    "CreateProvisionedModelThroughput",
+    "UpdateCustomModelDeployment",
 )
 
 

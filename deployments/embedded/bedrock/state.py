@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deployments.embedded.bedrock.customization import CustomizationJob
     from deployments.embedded.bedrock.deployments import Deployment
     from deployments.embedded.bedrock.evaluation import EvaluationJob
+    from deployments.embedded.bedrock.provisioned import Provisioned
 
 
 def now() -> datetime:
@@ -38,6 +39,7 @@ class Bedrock:
         jobs: customization jobs.
         custom_models: what the jobs trained.
         deployments: on-demand deployments of custom models.
+        provisioned: Provisioned Throughput of custom models.
         evaluations: evaluation jobs.
         tokens: (operation, clientRequestToken) to the ARN that the first call with it made.
         used_model_names: names of custom models, gone for good once a job has taken them.
@@ -53,6 +55,7 @@ class Bedrock:
         self.jobs: dict[str, CustomizationJob] = {}
         self.custom_models: dict[str, CustomModel] = {}
         self.deployments: dict[str, Deployment] = {}
+        self.provisioned: dict[str, Provisioned] = {}
         self.evaluations: dict[str, EvaluationJob] = {}
         self.tokens: dict[tuple[str, str], str] = {}
         self.used_model_names: set[str] = set()

@@ -53,7 +53,13 @@ def list_tags_for_resource(bedrock: Bedrock, params: dict[str, Any], call: Call)
 
 def _existing(bedrock: Bedrock, params: dict[str, Any]) -> str:
     arn: str = params["resourceARN"]
-    kinds = (bedrock.jobs, bedrock.custom_models, bedrock.deployments, bedrock.evaluations)
+    kinds = (
+        bedrock.jobs,
+        bedrock.custom_models,
+        bedrock.deployments,
+        bedrock.provisioned,
+        bedrock.evaluations,
+    )
     if not any(arn in resources for resources in kinds):
         raise not_found(f"The resource {arn} does not exist.")
     return arn
