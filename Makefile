@@ -15,7 +15,7 @@ export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
 .PHONY: demo deploy worker test operation browser test-slow lint format bench-student \
-        bench-monitor chaos down install
+        bench-monitor bench-promotion chaos down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -73,6 +73,10 @@ chaos: $(STAMP)
 ## LINES="2000000": fewer lines)
 bench-monitor: $(STAMP)
 	$(BIN)/python -m benchmarks.monitor $(if $(LINES),--lines $(LINES))
+
+## bench-promotion: promotions and rollbacks while clients route at 50 requests a second (SECONDS=60)
+bench-promotion: $(STAMP)
+	$(BIN)/python -m benchmarks.promotion $(if $(SECONDS),--seconds $(SECONDS))
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

@@ -15,6 +15,7 @@ from reelroute.service.logs import QueryLog, RouteLine
 from tasks.monitor.aggregate import Reading, Vocabulary, aggregate_file, vocabulary_of
 from tasks.releases import current_pointer, load_release
 from tasks.runs import Run
+from tasks.stable import read_mark
 from tasks.storage import Storage
 from tasks.validate import read_prompt_rows, read_rows
 
@@ -60,7 +61,8 @@ def training_set(storage: Storage, min_queries: int) -> TrainingSet | None:
     production = [row for row in rows if row.domain == PRODUCTION_DOMAIN]
     return TrainingSet(
         release=releases[0].version,
-        models=frozenset(r.bedrock.deployment_arn for r in releases if r.bedrock),
+        models=frozenset(r.bedrock.deployment_arn for r in releases if r.bedrock)
+        | ({stable.deployment_arn} if (stable := read_mark(storage)) else set()),
         aggregate=aggregate_rows(production if len(production) >= min_queries else rows),
         vocabulary=vocabulary_of([*(row.query for row in rows), *(row.query for row in prompts)]),
     )
