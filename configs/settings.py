@@ -211,6 +211,9 @@ class InvocationLogsSettings(_Section):
     )
     #: A call must pass all filters, or any of them.
     match: Literal["all", "any"] = "all"
+    #: So many calls are expected to pass: what the job's cost is estimated by. The service takes
+    #: 15,000 at most.
+    expected_records: int = Field(default=15_000, ge=100, le=15_000)
 
 
 class DistillSettings(_Section):

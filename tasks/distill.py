@@ -11,7 +11,6 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from configs.settings import Settings
-from data_contracts.conversation import MAX_RECORDS
 from data_contracts.runs import Cost, StageRecord
 from reelroute.aws import error_code, speaking
 from tasks.base import Progress, StageContext, logger, stage_task
@@ -191,14 +190,14 @@ def training_cost(stage: StageContext) -> Cost:
     """About what the job costs: what is learnt, once, at the student's training price.
 
     Where the service has its teacher answer, the answers are counted, too, at their longest. Of
-    invocation logs as many tokens are counted as the largest training set can have.
+    invocation logs as many calls are counted as the profile expects, each at its longest.
     """
     settings = stage.settings
     price, teacher = settings.price(settings.models.student), settings.distillation_price()
     upload = stage.upstream["upload"]
     asked, logs = upload.metrics.get("prompts", 0), settings.distill.invocation_logs
     if settings.distill.training_data == "invocation_logs" and logs:
-        asked = MAX_RECORDS
+        asked = logs.expected_records
         prompt, query = settings.prompt("router").text, settings.validation.query_characters_max
         tokens = asked * estimate_tokens(len(prompt) + query)
     else:
