@@ -21,6 +21,7 @@ from data_contracts.evaluation import (
     Prediction,
 )
 from data_contracts.heldout import benchmark_queries
+from reelroute.aws import AwsAccess
 from reelroute.errors import AwsError, BudgetExceeded, StageError
 from reelroute.release import BedrockModel, Prompt, Release
 from reelroute.rubric import percents, score
@@ -443,3 +444,30 @@ def test_report_page_charts_and_predictions_are_left(finished: Finished) -> None
     charts = [name for name in files if name.startswith("chart ")]
     assert charts
     assert all(read(files[name]).startswith(b"\x89PNG") for name in charts)
+
+
+def test_the_judges_job_is_encrypted_with_the_profiles_key(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: dict[str, Any] = {}
+
+    class Bedrock:
+        def get_paginator(self, _: str) -> Bedrock:
+            return self
+
+        def paginate(self, **_: str) -> list[dict[str, Any]]:
+            return []
+
+        def create_evaluation_job(self, **request: Any) -> dict[str, str]:
+            noted.update(request)
+            return {"jobArn": "arn"}
+
+    stages = [
+        place.stage("evaluate", settings=place.settings(**settings))
+        for settings in ({}, {"evaluate__kms_key_id": "alias/reelroute"})
+    ]
+    monkeypatch.setattr(AwsAccess, "client", lambda self, service: Bedrock())
+    start_judge(stages[0], DISTILLED_STUDENT, [])
+    assert "customerEncryptionKeyId" not in noted
+    start_judge(stages[1], DISTILLED_STUDENT, [])
+    assert noted["customerEncryptionKeyId"] == "alias/reelroute"
