@@ -22,7 +22,8 @@ from tasks.runs import Run
 from tasks.storage import Storage
 
 DESCRIPTION = """\
-Remove custom models, their deployments and runs' folders that nothing needs any more.
+Remove custom models, their deployments and Provisioned Throughput, and runs' folders that nothing
+needs any more.
 
 The current release and those before it that a rollback reaches stay, with all that they use; so
 do the newest runs. Nothing of another environment, and nothing without ReelRoute's tags, is

@@ -317,16 +317,13 @@ def _tested(
     try:
         count_valid(settings, arn, ask(wanted.release, arn))
     except StageError as problem:
-        back = mark.model_arn if mark and mark.deployment_arn == arn else None
-        if back in (None, wanted.model_arn):
-            raise StageError(f"{problem}. No model before it is known. {_what_next(wanted)}") from (
-                problem
-            )
-        assert back is not None
-        _return(settings, arn, back)
-        raise StageError(
-            f"{problem}. The stable deployment was returned to {back}. {_what_next(wanted)}"
-        ) from problem
+        before = mark.model_arn if mark and mark.deployment_arn == arn else wanted.model_arn
+        if before == wanted.model_arn:
+            done = "No model before it is known"
+        else:
+            _return(settings, arn, before)
+            done = f"The stable deployment was returned to {before}"
+        raise StageError(f"{problem}. {done}. {_what_next(wanted)}") from problem
     storage.put(MARK_KEY, now.model_dump_json(indent=2).encode(), "application/json")
     return now
 
