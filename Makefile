@@ -15,7 +15,7 @@ export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
 .PHONY: demo deploy worker test operation browser test-slow lint format bench-student \
-        bench-monitor chaos conformance down install
+        bench-monitor bench-promotion chaos conformance down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -84,6 +84,10 @@ conformance: $(STAMP)
 	@REELROUTE_RECORD_CALLS=$(CALLS)/demo $(MAKE) --no-print-directory demo
 	@$(MAKE) --no-print-directory down
 	@$(BIN)/python -m benchmarks.conformance suite=$(CALLS)/suite demo=$(CALLS)/demo
+
+## bench-promotion: promotions and rollbacks while clients route at 50 requests a second (SECONDS=60)
+bench-promotion: $(STAMP)
+	$(BIN)/python -m benchmarks.promotion $(if $(SECONDS),--seconds $(SECONDS))
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

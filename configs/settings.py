@@ -28,6 +28,7 @@ from pydantic import (
 
 from reelroute.errors import ConfigError
 from reelroute.release import Prompt
+from reelroute.routers.bedrock import REQUEST_METADATA
 
 CONFIGS: Final = Path(__file__).parent
 #: The checkout: paths in a profile are relative to it.
@@ -40,6 +41,25 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max
 Share = Annotated[float, Field(ge=0, le=1)]
 BucketName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$")]
+AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
+#: A KMS key's id, its ARN, or an alias. Source: `customModelKmsKeyId` in the service's API model.
+KmsKey = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(arn:aws(-[^:]+)?:kms:[a-zA-Z0-9-]*:\d{12}:(key/[a-zA-Z0-9-]{36}|"
+        r"alias/[a-zA-Z0-9/_-]+)|[a-zA-Z0-9-]{36}|alias/[a-zA-Z0-9/_-]+)$",
+        max_length=2048,
+    ),
+]
+S3Uri = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)*/?$",
+        max_length=1024,
+    ),
+]
+SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-z]+$", max_length=32)]
+SecurityGroupId = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-z]+$", max_length=32)]
 
 
 class _Section(BaseModel):
@@ -67,7 +87,9 @@ class StorageSettings(_Section):
 
     bucket: BucketName
     encryption: Literal["AES256", "aws:kms"] = "AES256"
-    kms_key_id: str | None = None
+    kms_key_id: KmsKey | None = None
+    #: The account that must own the bucket: S3 refuses every call if another does.
+    bucket_owner: AccountId | None = None
 
 
 class PrefectSettings(_Section):
@@ -105,8 +127,8 @@ class ModelsSettings(_Section):
     student: StudentSettings
     large_baseline: ModelSettings
     judge: ModelSettings
-    #: The teacher named in the distillation job.
-    distillation_teacher: str = Field(min_length=1)
+    #: The teacher named in the distillation job; empty where the student is fine-tuned.
+    distillation_teacher: str = ""
 
 
 class LabelSettings(_Section):
@@ -171,27 +193,131 @@ class ValidateSettings(_Section):
     reasoning_repeat_max: Share = 0.01
 
 
+class VpcSettings(_Section):
+    """The network that a customization job works in."""
+
+    subnets: tuple[SubnetId, ...] = Field(min_length=1, max_length=16)
+    security_groups: tuple[SecurityGroupId, ...] = Field(min_length=1, max_length=5)
+
+
+MetadataText = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9\s._:/=+$@-]{0,256}$")]
+
+
+class MetadataFilter(_Section):
+    """Which logged calls are taken, by one key of the metadata that they were made with."""
+
+    equals: dict[MetadataText, MetadataText] | None = Field(None, min_length=1, max_length=1)
+    not_equals: dict[MetadataText, MetadataText] | None = Field(None, min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> MetadataFilter:
+        if (self.equals is None) == (self.not_equals is None):
+            raise ValueError("a filter has either `equals` or `not_equals`")
+        return self
+
+
+class InvocationLogsSettings(_Section):
+    """Production traffic in Bedrock's invocation logs, which the job reads by itself.
+
+    The router marks its own calls, the pipeline's evaluation does not: the filter that is set
+    here by default keeps the held-out queries, which evaluation asks, out of the training.
+    """
+
+    uri: S3Uri
+    #: Learn the logged answers, which must then be the distillation teacher's; otherwise only
+    #: the prompts are taken, and the teacher answers them anew.
+    use_responses: bool = False
+    filters: tuple[MetadataFilter, ...] = Field(
+        (MetadataFilter(equals=dict(REQUEST_METADATA)),), max_length=16
+    )
+    #: A call must pass all filters, or any of them.
+    match: Literal["all", "any"] = "all"
+    #: So many calls are expected to pass: what the job's cost is estimated by. The service takes
+    #: 15,000 at most.
+    expected_records: int = Field(default=15_000, ge=100, le=15_000)
+
+
 class DistillSettings(_Section):
     """The students: `bedrock` learns in a customization job, `local` is trained here."""
 
     students: tuple[Literal["bedrock", "local"], ...] = Field(("bedrock", "local"), min_length=1)
+    #: What the job is: fine-tuning needs no teacher in the service, only labels.
+    customization: Literal["distillation", "fine_tuning"] = "distillation"
+    #: What the job learns from: every label; the queries alone, which the service has its teacher
+    #: label, and a few labels; or what production asked.
+    training_data: Literal["labelled", "prompts", "invocation_logs"] = "labelled"
+    #: With `prompts`: so many training queries are labelled, as examples of good answers.
+    labelled_examples: int = Field(default=10, ge=1, le=1000)
+    #: With `invocation_logs`: where the logs are.
+    invocation_logs: InvocationLogsSettings | None = None
     #: Settings of the local student's training that differ from `TrainSettings`' defaults.
     local: dict[str, Any] = Field(default_factory=dict)
     role_arn: RoleArn
     hyperparameters: dict[str, str] = {}
     max_response_tokens: int = Field(default=300, gt=0)
+    #: Encrypts the custom model; without it, a key of the service's own does.
+    kms_key_id: KmsKey | None = None
+    vpc: VpcSettings | None = None
     poll_seconds: float = Field(default=60, gt=0)
     max_hours: float = Field(default=24, gt=0)
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> DistillSettings:
+        if self.customization == "fine_tuning" and self.training_data != "labelled":
+            raise ValueError(
+                f"fine-tuning learns from labels, not from {self.training_data}: set "
+                "`distill.training_data: labelled`, or `distill.customization: distillation`"
+            )
+        if self.training_data == "prompts" and "local" in self.students:
+            raise ValueError(
+                "with `training_data: prompts` only the service labels, and the local student has "
+                "nothing to learn from: set `distill.students: [bedrock]`, or "
+                "`distill.training_data: labelled`"
+            )
+        if self.training_data == "invocation_logs" and self.invocation_logs is None:
+            raise ValueError(
+                "`training_data: invocation_logs` needs to know where the logs are: set "
+                "`distill.invocation_logs.uri`"
+            )
+        return self
+
+
+class ProvisionedSettings(_Section):
+    """What Provisioned Throughput is bought, and the word that its price is known."""
+
+    #: Model units, each billed by the hour, also when idle.
+    units: int = Field(ge=1, le=100)
+    #: A commitment can't be ended before its time.
+    commitment: Literal["none", "one_month", "six_months"] = "none"
+    #: US dollars an hour that may be spent: what is bought must not cost more.
+    confirm_usd_per_hour: float = Field(ge=0)
+
 
 class DeploySettings(_Section):
-    """The on-demand deployment and its smoke test."""
+    """How the student is deployed, and its smoke test.
 
+    Whatever the mode, a release names a deployment of its own that never changes.
+    """
+
+    #: `on_demand`: a deployment for each run's model. `stable`: beside it, one more whose ARN
+    #: stays and whose model follows the release pointer. `provisioned`: Provisioned Throughput
+    #: for each run's model.
+    mode: Literal["on_demand", "stable", "provisioned"] = "on_demand"
+    provisioned: ProvisionedSettings | None = None
     smoke_queries: int = Field(default=10, ge=1, le=100)
     #: Smoke answers that must be valid for the deployment to count as working.
     smoke_valid_min: Share = 0.8
     poll_seconds: float = Field(default=15, gt=0)
     max_minutes: float = Field(default=60, gt=0)
+
+    @model_validator(mode="after")
+    def _says_what_is_bought(self) -> DeploySettings:
+        if self.mode == "provisioned" and self.provisioned is None:
+            raise ValueError(
+                "`mode: provisioned` buys Provisioned Throughput by the hour: say how much, in "
+                "`deploy.provisioned: {units: 1, commitment: none, confirm_usd_per_hour: …}`"
+            )
+        return self
 
 
 class EvaluateSettings(_Section):
@@ -202,6 +328,8 @@ class EvaluateSettings(_Section):
     judge: Literal["job", "converse"] = "job"
     #: Calls to the judge in flight together, where it is asked through Converse.
     judge_concurrency: int = Field(default=8, ge=1, le=64)
+    #: Encrypts the judge's job and what it keeps.
+    kms_key_id: KmsKey | None = None
     #: Queries in flight together; the same for every candidate, so that latency compares.
     concurrency: int = Field(default=2, ge=1, le=64)
     poll_seconds: float = Field(default=30, gt=0)
@@ -356,6 +484,15 @@ class ModelPrice(_Section):
         return (self.batch or 1) * self.usd(input_tokens, output_tokens)
 
 
+class UnitPrice(_Section):
+    """US dollars an hour for one model unit of Provisioned Throughput, by commitment."""
+
+    none: float | None = Field(default=None, ge=0)
+    one_month: float | None = Field(default=None, ge=0)
+    six_months: float | None = Field(default=None, ge=0)
+    simulated: bool = False
+
+
 class JudgeStep(_Section):
     """A step of the judge's scale; the service allows 100 characters."""
 
@@ -404,6 +541,18 @@ class Settings(_Section):
     task_runner: TaskRunnerSettings = TaskRunnerSettings()
     budget: BudgetSettings
 
+    @model_validator(mode="after")
+    def _names_its_teacher(self) -> Settings:
+        wanted = "bedrock" in self.distill.students and (
+            self.distill.customization == "distillation"
+        )
+        if wanted and not self.models.distillation_teacher:
+            raise ValueError(
+                "a distillation job names its teacher: set `models.distillation_teacher`, or "
+                "`distill.customization: fine_tuning`, which needs none"
+            )
+        return self
+
     def section_hash(self, *names: str) -> str:
         """Hash of the named settings, dotted names allowed: what a stage's output depends on."""
         values = {}
@@ -446,6 +595,46 @@ class Settings(_Section):
                 f"or let the model's `price` in the profile name one of {', '.join(listed)}"
             )
         return _typed(ModelPrice, listed[model.price_id], f"configs/prices.yaml: {model.price_id}")
+
+    def distillation_price(self) -> ModelPrice | None:
+        """The price of the teacher that answers inside the job, where one does.
+
+        Raises:
+            ConfigError: the price list doesn't have it.
+        """
+        if "bedrock" not in self.distill.students or self.distill.training_data == "labelled":
+            return None
+        return self.price(ModelSettings(id=self.models.distillation_teacher))
+
+    def provisioned_usd_per_hour(self) -> tuple[float, bool]:
+        """What the profile's Provisioned Throughput costs an hour, and whether that is simulated.
+
+        Raises:
+            ConfigError: the price list doesn't have it, or the profile's
+                `deploy.provisioned.confirm_usd_per_hour` is less: nothing may be bought.
+        """
+        wanted = self.deploy.provisioned
+        if self.deploy.mode != "provisioned" or wanted is None:
+            return 0.0, False
+        student, listed = self.models.student.customization_id, self._prices.get("model_units", {})
+        raw = listed.get(student, {})
+        price = _typed(UnitPrice, raw, f"configs/prices.yaml: model_units.{student}")
+        unit: float | None = getattr(price, wanted.commitment)
+        if unit is None:
+            raise ConfigError(
+                f"configs/prices.yaml has no price of a model unit of {student!r} with commitment "
+                f"{wanted.commitment}: ask AWS for it and add it under `model_units`"
+            )
+        usd = unit * wanted.units
+        months = {"none": 0, "one_month": 1, "six_months": 6}[wanted.commitment]
+        least = f", ${usd * 730 * months:,.2f} at least over the commitment" if months else ""
+        if wanted.confirm_usd_per_hour < usd:
+            raise ConfigError(
+                f"Provisioned Throughput of {wanted.units} model units with commitment "
+                f"{wanted.commitment} costs ${usd:,.2f} an hour, idle or not{least}, and is not "
+                f"confirmed: set `deploy.provisioned.confirm_usd_per_hour: {usd:g}` to buy it"
+            )
+        return usd, price.simulated
 
     def plan_hash(self) -> str:
         """Hash of the plan as it is asked for."""
@@ -568,7 +757,8 @@ def _sentence(model: type[BaseModel], finding: Any, source: str, overridden: fro
         return f"{source}: `{name}` is missing; add it to the profile"
     got = finding["input"]
     shown = "" if isinstance(got, dict | list) else f" (got {str(got)[:80]!r})"
-    return f"{source}: `{name}`: {finding['msg'].removeprefix('Value error, ')}{shown}"
+    where = f"`{name}`: " if name else ""
+    return f"{source}: {where}{finding['msg'].removeprefix('Value error, ')}{shown}"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -110,6 +110,14 @@ class LabelledQuery(Frozen):
         return leading_channel(self.weights)
 
 
+class UnlabelledQuery(Frozen):
+    """A query that the distillation job has its teacher label."""
+
+    query: QueryText
+    difficulty: Difficulty = "unknown"
+    domain: Domain = UNKNOWN
+
+
 class QuarantinedQuery(Frozen):
     """A query that could not be labelled, with its reason and the raw answers to it."""
 

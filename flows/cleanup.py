@@ -22,7 +22,8 @@ from tasks.runs import Run
 from tasks.storage import Storage
 
 DESCRIPTION = """\
-Remove custom models, their deployments and runs' folders that nothing needs any more.
+Remove custom models, their deployments and Provisioned Throughput, and runs' folders that nothing
+needs any more.
 
 The current release and those before it that a rollback reaches stay, with all that they use; so
 do the newest runs. Nothing of another environment, and nothing without ReelRoute's tags, is
@@ -89,12 +90,15 @@ def clean_up(
     if dry_run:
         plan = plan_cleanup(settings, storage)
         for removal in plan:
-            say(f"would remove {removal}")
+            say(f"{'must leave' if removal.stays else 'would remove'} {removal}")
         return plan
     with environment_lease(Run(storage, LEASED_AS), settings) as lease:
         plan = plan_cleanup(settings, storage)
         for removal in plan:
             lease.check()
+            if removal.stays:
+                say(f"must leave {removal}")
+                continue
             say(f"removing {removal}")
             remove(settings, storage, removal)
     return plan
@@ -102,16 +106,21 @@ def clean_up(
 
 def counted(removed: Sequence[Removal], *, dry_run: bool) -> str:
     """How many of each kind, as a sentence."""
-    if not removed:
-        return "nothing to remove"
-    counts = Counter(removal.kind for removal in removed)
-    said = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
-    return f"would remove {said}" if dry_run else f"removed {said}"
+    left = sum(bool(removal.stays) for removal in removed)
+    bound = f"; {left} provisioned must stay: a commitment binds" if left else ""
+    counts = Counter(removal.kind for removal in removed if not removal.stays)
+    if not counts:
+        return f"nothing to remove{bound}"
+    said = ", ".join(
+        f"{count} {kind}{'s' if count > 1 and kind != 'provisioned' else ''}"
+        for kind, count in counts.items()
+    )
+    return f"would remove {said}{bound}" if dry_run else f"removed {said}{bound}"
 
 
 def _markdown(removed: Sequence[Removal], message: str) -> str:
     lines = ["# Cleanup", "", f"{message[0].upper()}{message[1:]}."]
     if removed:
         lines += ["", "| | name | why |", "|---|---|---|"]
-        lines += [f"| {r.kind} | `{r.name}` | {r.reason} |" for r in removed]
+        lines += [f"| {r.kind} | `{r.name}` | {r.stays or r.reason} |" for r in removed]
     return "\n".join(lines) + "\n"

@@ -248,12 +248,15 @@ def trends(config: str, output: Path) -> None:
 @click.command()
 @_config
 def rollback(config: str) -> None:
-    """Move the release pointer back to the release before the current one."""
-    from tasks.promote import roll_back
+    """Move the release pointer back to the release before the current one.
+
+    The stable deployment, where the profile has one, follows. After a rollback that was
+    interrupted in between, only that is done.
+    """
+    from tasks.promote import roll_back_with_stable
 
     settings = load_settings(config)
-    left, pointer = roll_back(settings, Storage(settings))
-    click.echo(f"rolled back from {left} to {pointer.version} (serial {pointer.serial})")
+    roll_back_with_stable(settings, Storage(settings), click.echo)
 
 
 @click.command()

@@ -18,10 +18,12 @@ def derive_run_id(flow_run_id: str) -> str:
 
 
 def check_prices(settings: Settings) -> None:
-    """Raise ConfigError if a model of the profile has no price: nothing is bought unpriced."""
+    """Raise ConfigError if something that the profile buys has no price, or is not confirmed."""
     models = settings.models
     for model in (models.teacher, models.student, models.large_baseline, models.judge):
         settings.price(model)
+    settings.distillation_price()
+    settings.provisioned_usd_per_hour()
 
 
 def from_production(path: str) -> bool:

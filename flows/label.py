@@ -8,11 +8,14 @@ from tasks.base import StageContext, StageResult
 from tasks.batch import weigh_in_batches
 from tasks.label import (
     Teacher,
+    WrittenQuery,
+    choose_examples,
     compact_store,
     is_from_production,
     read_own_queries,
     read_production_queries,
     store_labels,
+    store_prompts,
     weigh_all,
     write_queries,
 )
@@ -30,14 +33,15 @@ def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
 
 @stage_flow(
     "label",
-    settings=("label", "models.teacher"),
+    settings=("label", "models.teacher", "distill.training_data", "distill.labelled_examples"),
     prompts=("router", "write_queries", "repair"),
     more_inputs=_plan_or_own_queries,
 )
 def label(stage: StageContext) -> StageResult:
     """Ask the teacher for queries by the plan, or take the user's own, and weigh each of them.
 
-    Queries that were sampled from production join those of the plan.
+    Queries that were sampled from production join those of the plan. Where the distillation job
+    labels, only a few are weighed here.
     """
     teacher = Teacher(stage)
     own_queries = stage.run.own_queries()
@@ -48,13 +52,22 @@ def label(stage: StageContext) -> StageResult:
     else:
         found = read_own_queries(stage, own_queries)
 
-    weigh_in_batches(stage, teacher, [query.text for query in found.accepted])
-    labelled = weigh_all(stage, teacher, found.accepted)
+    prompts_only = stage.settings.distill.training_data == "prompts"
+    examples: list[WrittenQuery] = found.accepted
+    prompts: list[WrittenQuery] = []
+    if prompts_only:
+        examples, prompts = choose_examples(
+            found.accepted, stage.settings.distill.labelled_examples
+        )
+    weigh_in_batches(stage, teacher, [query.text for query in examples])
+    labelled = weigh_all(stage, teacher, examples)
     files = store_labels(stage, found, labelled)
+    if prompts_only:
+        files["prompts"] = store_prompts(stage, prompts)
     compact_store(teacher)
     counts = {
         "asked": found.asked,
-        "accepted": len(labelled.accepted),
+        "accepted": len(labelled.accepted) + len(prompts),
         "duplicates": len(found.duplicates),
         "quarantined": len(found.quarantined) + len(labelled.quarantined),
         "from_store": labelled.from_store,
@@ -66,9 +79,11 @@ def label(stage: StageContext) -> StageResult:
     )
     if labelled.from_batches:
         summary += ", {from_batches} from batch inference"
+    if prompts:
+        summary += f"; {len(prompts)} left to the distillation job's teacher"
     return StageResult(
         summary=summary.format(**counts),
         files=files,
-        metrics=counts,
+        metrics={**counts, "prompts": len(prompts)},
         cost=teacher.bought(),
     )

@@ -14,12 +14,13 @@ from tasks.promote import (
     release_still_there,
     show_decision,
 )
+from tasks.stable import follow_release
 
 
 @stage_flow(
     "promote",
     reads=("distill", "deploy", "evaluate"),
-    settings=("promote",),
+    settings=("promote", "deploy.mode"),
     prompts=("router",),
     still_there=release_still_there,
 )
@@ -33,13 +34,24 @@ def promote(stage: StageContext) -> StageResult:
     if outcome.action == "refused":
         announce_refusal(stage, chosen, outcome)
     files = show_decision(stage, decisions, chosen, outcome)
+    resources, followed = {"current_release": outcome.version or ""}, ""
+    if stage.settings.deploy.mode == "stable" and outcome.version:
+        stable = follow_release(stage)
+        if stable:
+            resources["stable_deployment_arn"] = stable.deployment_arn
+        followed = "; " + (
+            stable.sentence()
+            if stable
+            else "the stable deployment stays as it is: the release answers without Bedrock"
+        )
     return StageResult(
-        summary=outcome.sentence(),
+        summary=f"{outcome.sentence()}{followed}",
         files=files,
-        resources={"current_release": outcome.version or ""},
+        resources=resources,
         metrics={
             "action": outcome.action,
             "candidate": chosen.candidate,
             "gate_passed": chosen.passed,
         },
+        cost=stage.meter.cost,
     )

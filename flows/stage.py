@@ -212,6 +212,7 @@ def _repeats(context: StageContext) -> dict[str, int]:
         "label": settings.label.concurrency,
         "deploy": 1,
         "evaluate": settings.evaluate.concurrency,
+        "promote": int(settings.deploy.mode == "stable"),
     }.get(context.stage, 0)
     kills = context.starts - 1
     return {"starts": context.starts, "calls_repeated_at_most": kills * in_flight} if kills else {}

@@ -14,9 +14,15 @@ def upload(stage: StageContext) -> StageResult:
     file, known = upload_training_file(stage, data)
     uri = stage.storage.uri(file.key)
     records = data.count(b"\n")
+    prompts = stage.upstream["validate"].metrics.get("prompts", 0)
     return StageResult(
         summary=f"{records} records {'were there already' if known else 'uploaded'}: {uri}",
         files={"training": file},
         resources={"training_uri": uri},
-        metrics={"records": records, "bytes": file.bytes, "already_there": known},
+        metrics={
+            "records": records,
+            "prompts": prompts,
+            "bytes": file.bytes,
+            "already_there": known,
+        },
     )

@@ -70,6 +70,7 @@ class AwsAccess:
         credentials_file, profile: a named profile of a shared-credentials file; without them,
             the standard AWS chain.
         max_connections: calls in flight together through one client.
+        bucket_owner: the account that must own each bucket; S3 refuses the call if another does.
     """
 
     region: str | None = None
@@ -80,6 +81,7 @@ class AwsAccess:
     read_timeout_seconds: float = 120
     max_attempts: int = 4
     max_connections: int = 32
+    bucket_owner: str | None = None
 
     def session(self) -> boto3.Session:
         """A boto3 session.
@@ -124,6 +126,8 @@ class AwsAccess:
             )
         keep_secrets_out_of_logs()
         _insist_on_json(client)
+        if self.bucket_owner:
+            _insist_on_owner(client, self.bucket_owner)
         record(client)
         return client
 
@@ -154,6 +158,16 @@ def _insist_on_json(client: Any) -> None:
         client.meta.events.register("before-parse", look)
         # Before the service's own handler, which looks at the status.
         client.meta.events.register_first(f"needs-retry.{service.service_id.hyphenize()}", tell)
+
+
+def _insist_on_owner(client: Any, owner: str) -> None:
+    """Let every call of an S3 client name the bucket's owner."""
+
+    def name(params: dict[str, Any], model: Any, **_: Any) -> None:
+        if model.input_shape and "ExpectedBucketOwner" in model.input_shape.members:
+            params.setdefault("ExpectedBucketOwner", owner)
+
+    client.meta.events.register("before-parameter-build.s3", name)
 
 
 def whole(read: Callable[[], R]) -> R:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
@@ -28,7 +29,7 @@ from tasks.storage import Storage, aws_access
 
 _GONE = "ResourceNotFoundException"
 
-Kind = Literal["deployment", "model", "run"]
+Kind = Literal["deployment", "provisioned", "model", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,17 @@ class Removal:
         name: the thing's name in AWS, or the run's id.
         target: its ARN, or the prefix of the run's folder.
         reason: why nothing needs it.
+        stays: why it can't be removed yet all the same, or empty.
     """
 
     kind: Kind
     name: str
     target: str
     reason: str
+    stays: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind:10s} {self.name}: {self.reason}"
+        return f"{self.kind:11s} {self.name}: {self.stays or self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,24 @@ class _Needed:
         runs: ids of the runs that stay; what they have made stays with them.
         arns: models and deployments that kept releases and runs name, whoever made them.
         old_runs: ids of this environment's other runs, the oldest first.
+        released: models and deployments that kept releases name.
+        at_work: the run that holds the environment's lease, or empty.
     """
 
     runs: frozenset[str]
     arns: frozenset[str]
     old_runs: tuple[str, ...]
+    released: frozenset[str]
+    at_work: str
 
 
 def plan_cleanup(settings: Settings, storage: Storage) -> list[Removal]:
-    """What may go: deployments first, then models, then runs' folders.
+    """What may go: deployments and Provisioned Throughput first, then models, then runs' folders.
 
     What stays: the current release and the `cleanup.keep` before it, the newest `cleanup.runs`
-    runs, the run that holds the environment's lease, and all that these have made or use.
+    runs, the run that holds the environment's lease, and all that these have made or use. Of
+    Provisioned Throughput, which is billed while it is idle, only what releases name and what
+    the run at work has bought stays. What a commitment binds is listed, and stays until then.
 
     Raises:
         ReleaseError: a release that is to be kept can't be read.
@@ -90,6 +99,14 @@ def plan_cleanup(settings: Settings, storage: Storage) -> list[Removal]:
             deployments.append(found)
         else:
             used.add(str(summary["modelArn"]))
+    for summary in _listed(
+        settings, "list_provisioned_model_throughputs", "provisionedModelSummaries"
+    ):
+        bought = _provisioned_removal(settings, needed, summary)
+        if bought:
+            deployments.append(bought)
+        if bought is None or bought.stays:
+            used |= {str(summary["modelArn"]), str(summary["desiredModelArn"])}
     models = []
     for summary in _listed(settings, "list_custom_models", "modelSummaries"):
         name, arn = str(summary["modelName"]), str(summary["modelArn"])
@@ -106,9 +123,11 @@ def remove(settings: Settings, storage: Storage, removal: Removal) -> None:
     """Do one step of the plan; what is gone already counts as done.
 
     Raises:
-        StageError: a deployment, or objects of a run's folder, don't go.
+        StageError: it can't go yet, or a deployment, or objects of a run's folder, don't go.
         AwsError: AWS refuses, or can't be asked.
     """
+    if removal.stays:
+        raise StageError(f"{removal.kind} {removal.name} can't be removed: {removal.stays}")
     if removal.kind == "run":
         _remove_folder(storage, removal.target)
         return
@@ -119,19 +138,22 @@ def remove(settings: Settings, storage: Storage, removal: Removal) -> None:
                 bedrock.delete_custom_model_deployment(
                     customModelDeploymentIdentifier=removal.target
                 )
+            elif removal.kind == "provisioned":
+                bedrock.delete_provisioned_model_throughput(provisionedModelId=removal.target)
             else:
                 bedrock.delete_custom_model(modelIdentifier=removal.target)
         except ClientError as error:
             if error_code(error) != _GONE:
                 raise
-    if removal.kind == "deployment":
+    if removal.kind in ("deployment", "provisioned"):
         _wait_until_gone(settings, removal)
 
 
 def _needed(settings: Settings, storage: Storage) -> _Needed:
     releases = _kept_releases(settings, storage)
     runs = {release.run_id for release in releases}
-    if holder := holder_of(storage, settings.environment):
+    holder = holder_of(storage, settings.environment)
+    if holder:
         runs.add(holder.run_id)
     mine: list[RunParameters] = []
     for run_id in storage.folders(RUNS_PREFIX):
@@ -149,6 +171,7 @@ def _needed(settings: Settings, storage: Storage) -> _Needed:
         if release.bedrock
         for arn in (release.bedrock.deployment_arn, release.bedrock.model_arn)
     }
+    released = frozenset(arns)
     for record in [record for run_id in runs for record in Run(storage, run_id).records()]:
         arns.update(record.resources.values())
         runs |= {
@@ -157,7 +180,8 @@ def _needed(settings: Settings, storage: Storage) -> _Needed:
             if file.key.startswith(RUNS_PREFIX)
         }
     old = tuple(parameters.run_id for parameters in mine if parameters.run_id not in runs)
-    return _Needed(frozenset(runs), frozenset(arns), old)
+    at_work = holder.run_id if holder else ""
+    return _Needed(frozenset(runs), frozenset(arns), old, released, at_work)
 
 
 def _kept_releases(settings: Settings, storage: Storage) -> list[Release]:
@@ -181,15 +205,52 @@ def _removal(
     settings: Settings, needed: _Needed, kind: Kind, name: str, arn: str
 ) -> Removal | None:
     """How a model or deployment goes, or None if it stays."""
-    prefix = name_prefix(settings.environment, settings.storage.bucket)
-    if not name.startswith(prefix) or arn in needed.arns:
+    if arn in needed.arns:
         return None
-    tags = _tags(settings, arn)
-    its_run = tags.get(RUN_TAG)
-    ours = environment_tags(settings.environment).items() <= tags.items()
-    if not ours or its_run is None or its_run in needed.runs:
+    its_run = _made_by(settings, name, arn)
+    if its_run is None or its_run in needed.runs:
         return None
     return Removal(kind, name, arn, f"no kept release or run uses it (made by run {its_run})")
+
+
+def _provisioned_removal(
+    settings: Settings, needed: _Needed, summary: Mapping[str, Any]
+) -> Removal | None:
+    """How Provisioned Throughput goes, why it can't yet, or None if it is needed."""
+    name, arn = str(summary["provisionedModelName"]), str(summary["provisionedModelArn"])
+    if arn in needed.released:
+        return None
+    its_run = _made_by(settings, name, arn)
+    if its_run is None or its_run == needed.at_work:
+        return None
+    reason = f"no kept release uses it, and it is billed by the hour (bought by run {its_run})"
+    left = _hours_committed(summary)
+    if left <= 0:
+        return Removal("provisioned", name, arn, reason)
+    ends = summary["commitmentExpirationTime"]
+    return Removal(
+        "provisioned",
+        name,
+        arn,
+        reason,
+        f"{reason}, but it is committed until {ends:%Y-%m-%d %H:%M} UTC: AWS deletes it no "
+        f"earlier and bills {summary['modelUnits']} model units for another {left:,.0f} hours",
+    )
+
+
+def _hours_committed(summary: Mapping[str, Any]) -> float:
+    """For how many hours a commitment still binds."""
+    ends: datetime | None = summary.get("commitmentExpirationTime")
+    return (ends - datetime.now(UTC)).total_seconds() / 3600 if ends else 0.0
+
+
+def _made_by(settings: Settings, name: str, arn: str) -> str | None:
+    """The run of this environment that made a thing of AWS, or None if none did."""
+    if not name.startswith(name_prefix(settings.environment, settings.storage.bucket)):
+        return None
+    tags = _tags(settings, arn)
+    ours = environment_tags(settings.environment).items() <= tags.items()
+    return tags.get(RUN_TAG) if ours else None
 
 
 def _tags(settings: Settings, arn: str) -> dict[str, str]:

@@ -1,15 +1,22 @@
-"""Deploy: an on-demand deployment of the run's model, and a smoke test through it."""
+"""Deploy: what answers for the run's model, on demand or provisioned, and a smoke test through it.
+
+A run's model always has something of its own that answers: evaluation asks it before anybody
+relies on it, the run's release names it, and a rollback finds it again. On demand that is a
+deployment, which costs nothing while it is idle. Provisioned Throughput is billed by the hour,
+used or not, until cleanup deletes it. (`stable.py` is one more deployment, beside these, whose
+model changes.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from configs.settings import Settings
+from configs.settings import ProvisionedSettings, Settings
 from data_contracts.heldout import benchmark_queries
-from data_contracts.runs import StageRecord
+from data_contracts.runs import Cost, StageRecord
 from reelroute.aws import error_code, speaking
 from reelroute.errors import AnswerError, StageError
 from reelroute.parsing import parse_strict
@@ -18,6 +25,11 @@ from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.jobs import find_ours, wait
 from tasks.models import Buyer, Model, ask_once
 from tasks.storage import aws_access
+
+#: The statuses in which a deployment, or Provisioned Throughput, answers.
+SERVING = ("Active", "InService", "Updating")
+#: The service's words for the profile's commitments.
+_COMMITMENTS = {"none": None, "one_month": "OneMonth", "six_months": "SixMonths"}
 
 
 @stage_task
@@ -60,8 +72,81 @@ def create_deployment(stage: StageContext, model_arn: str) -> str:
 
 
 @stage_task
+def find_provisioned(stage: StageContext, model_arn: str) -> str | None:
+    """Provisioned Throughput of ours of exactly this model, as the profile wants it, if any."""
+    wanted = _wanted(stage.settings)
+    with speaking(f"looking for Provisioned Throughput of {model_arn}"):
+        bedrock = aws_access(stage.settings).client("bedrock")
+        pages = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(
+            modelArnEquals=model_arn, statusEquals="InService"
+        )
+        for page in pages:
+            for summary in page["provisionedModelSummaries"]:
+                if (
+                    summary["provisionedModelName"].startswith(stage.name_prefix)
+                    and summary["modelUnits"] == wanted.units
+                    and summary.get("commitmentDuration") == _COMMITMENTS[wanted.commitment]
+                ):
+                    return str(summary["provisionedModelArn"])
+    return None
+
+
+@stage_task
+def buy_provisioned(stage: StageContext, model_arn: str) -> str:
+    """The ARN of this attempt's Provisioned Throughput: looked up first, bought only once.
+
+    Its first hour counts into the run's budget; those after it are nobody's run.
+
+    Raises:
+        ConfigError: its price is not known, or not confirmed in the profile.
+        BudgetExceeded: the first hour alone would pass the run's budget.
+    """
+    settings, wanted = stage.settings, _wanted(stage.settings)
+    usd_per_hour, simulated = settings.provisioned_usd_per_hour()
+    bedrock = aws_access(settings).client("bedrock")
+    name = stage.name()
+    with speaking(f"looking for Provisioned Throughput {name}"):
+        pages = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(
+            nameContains=stage.name_stem()
+        )
+        found = find_ours(pages, "provisionedModelSummaries", "provisionedModelName", stage)
+    cost = Cost(calls=1, usd=usd_per_hour, simulated=simulated)
+    if found:
+        if found["provisionedModelName"] == name:
+            stage.meter.add(cost, once=name)
+        return str(found["provisionedModelArn"])
+    stage.meter.check(usd_per_hour, f"the first hour of Provisioned Throughput {name}")
+    logger().warning(
+        "buying Provisioned Throughput %s: %d model units, commitment %s, $%.2f an hour until it "
+        "is deleted",
+        name,
+        wanted.units,
+        wanted.commitment,
+        usd_per_hour,
+    )
+    commitment = _COMMITMENTS[wanted.commitment]
+    with speaking(f"buying Provisioned Throughput {name}"):
+        answer = bedrock.create_provisioned_model_throughput(
+            provisionedModelName=name,
+            modelId=model_arn,
+            modelUnits=wanted.units,
+            clientRequestToken=stage.token(),
+            tags=stage.tags(),
+            **({"commitmentDuration": commitment} if commitment else {}),
+        )
+    stage.meter.add(cost, once=name)
+    return str(answer["provisionedModelArn"])
+
+
+def _wanted(settings: Settings) -> ProvisionedSettings:
+    wanted = settings.deploy.provisioned
+    assert wanted is not None  # the settings hold it
+    return wanted
+
+
+@stage_task
 def wait_until_active(stage: StageContext, deployment_arn: str) -> None:
-    """Wait until the deployment answers.
+    """Wait until the deployment, or the Provisioned Throughput, answers.
 
     Raises:
         StageError: it failed, with the service's own message.
@@ -70,14 +155,15 @@ def wait_until_active(stage: StageContext, deployment_arn: str) -> None:
     progress = Progress("deploy", "the deployment", 1)
 
     def show(answer: Mapping[str, Any]) -> None:
-        name, status = answer["modelDeploymentName"], answer["status"]
-        progress.show(int(status == "Active"), f"deployment {name}: {status}")
+        name = answer.get("modelDeploymentName") or answer["provisionedModelName"]
+        progress.show(int(answer["status"] in SERVING), f"{name}: {answer['status']}")
 
+    provisioned = is_provisioned(deployment_arn)
     wait(
         aws_access(stage.settings).client("bedrock"),
-        "DeploymentActive",
-        {"customModelDeploymentIdentifier": deployment_arn},
-        what=f"deployment {deployment_arn}",
+        "ProvisionedInService" if provisioned else "DeploymentActive",
+        {_identifier(deployment_arn): deployment_arn},
+        what=f"{'Provisioned Throughput' if provisioned else 'deployment'} {deployment_arn}",
         poll_seconds=settings.poll_seconds,
         max_seconds=settings.max_minutes * 60,
         on_poll=show,
@@ -105,16 +191,30 @@ def smoke_test(stage: StageContext, deployment_arn: str) -> int:
     store = AnswerStore(stage.storage, stage.run.key(f"deploy/answers-a{stage.attempt}"))
     buyer = Buyer(stage.run.run_id, stage.attempt)
     stage.meter.add(buyer.bought(store.values(), student.price), once="smoke answers")
+    valid = count_valid(
+        settings,
+        deployment_arn,
+        lambda query: ask_once(student, prompt, query, store, buyer).texts[-1],
+    )
+    store.compact()
+    return valid
+
+
+def count_valid(settings: Settings, deployment_arn: str, ask: Callable[[str], str]) -> int:
+    """Ask a few real queries; how many answers were valid.
+
+    Raises:
+        StageError: fewer than the profile wants; the message shows an answer.
+    """
     valid, problem = 0, ""
     queries = [row.query for row in benchmark_queries()[: settings.deploy.smoke_queries]]
     for query in queries:
-        text = ask_once(student, prompt, query, store, buyer).texts[-1]
+        text = ask(query)
         try:
             parse_strict(text)
             valid += 1
         except AnswerError as error:
             problem = f"{query!r} was answered by {text[:200]!r}: {error}"
-    store.compact()
     if valid < settings.deploy.smoke_valid_min * len(queries):
         raise StageError(
             f"smoke test of {deployment_arn}: {valid} of {len(queries)} answers are valid, "
@@ -123,15 +223,27 @@ def smoke_test(stage: StageContext, deployment_arn: str) -> int:
     return valid
 
 
+def is_provisioned(arn: str) -> bool:
+    """Whether it is Provisioned Throughput, not an on-demand deployment."""
+    return ":provisioned-model/" in arn
+
+
+def _identifier(arn: str) -> str:
+    """What the service calls the ARN where it is asked for."""
+    return "provisionedModelId" if is_provisioned(arn) else "customModelDeploymentIdentifier"
+
+
 def deployment_status(settings: Settings, deployment_arn: str) -> str:
-    """The deployment's status, or `gone`."""
+    """The status of the deployment, or of the Provisioned Throughput; `gone` without it."""
+    bedrock = aws_access(settings).client("bedrock")
+    get = (
+        bedrock.get_provisioned_model_throughput
+        if is_provisioned(deployment_arn)
+        else bedrock.get_custom_model_deployment
+    )
     with speaking(f"looking for deployment {deployment_arn}"):
         try:
-            answer = (
-                aws_access(settings)
-                .client("bedrock")
-                .get_custom_model_deployment(customModelDeploymentIdentifier=deployment_arn)
-            )
+            answer = get(**{_identifier(deployment_arn): deployment_arn})
         except ClientError as error:
             if error_code(error) == "ResourceNotFoundException":
                 return "gone"
@@ -142,4 +254,4 @@ def deployment_status(settings: Settings, deployment_arn: str) -> str:
 def deployment_still_active(settings: Settings, record: StageRecord) -> bool:
     """Whether the deployment that the record names, if any, still answers."""
     deployment_arn = record.resources.get("deployment_arn")
-    return deployment_arn is None or deployment_status(settings, deployment_arn) == "Active"
+    return deployment_arn is None or deployment_status(settings, deployment_arn) in SERVING

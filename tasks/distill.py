@@ -1,4 +1,4 @@
-"""Distill: one customization job for a training file, found again after a kill."""
+"""Distill: one customization job for what the student learns from, found again after a kill."""
 
 from __future__ import annotations
 
@@ -35,15 +35,25 @@ class DistilledModel:
 
 
 def fingerprint(stage: StageContext) -> str:
-    """What the trained model depends on: the file's content, teacher, student, settings."""
-    settings = stage.settings
-    depends_on = {
+    """What the trained model depends on: what is learnt, teacher, student, settings.
+
+    What the invocation logs hold can't be told beforehand: with them each run's model is new.
+    """
+    settings, distill = stage.settings, stage.settings.distill
+    depends_on: dict[str, Any] = {
         "training": stage.upstream["upload"].files["training"].sha256,
-        "teacher": settings.models.distillation_teacher,
         "student": settings.models.student.customization_id,
-        "hyperparameters": settings.distill.hyperparameters,
-        "max_response_tokens": settings.distill.max_response_tokens,
+        "hyperparameters": distill.hyperparameters,
     }
+    if distill.customization == "distillation":
+        depends_on["teacher"] = settings.models.distillation_teacher
+        depends_on["max_response_tokens"] = distill.max_response_tokens
+    else:
+        depends_on["customization"] = distill.customization
+    if distill.training_data == "invocation_logs":
+        depends_on["training"] = [stage.run.run_id, _training_data(stage)]
+    if distill.kms_key_id:
+        depends_on["key"] = distill.kms_key_id
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
@@ -86,28 +96,57 @@ def start_job(stage: StageContext) -> str:
             roleArn=settings.distill.role_arn,
             clientRequestToken=stage.token(),
             baseModelIdentifier=settings.models.student.customization_id,
-            customizationType="DISTILLATION",
-            trainingDataConfig={"s3Uri": stage.upstream["upload"].resources["training_uri"]},
+            trainingDataConfig=_training_data(stage),
             outputDataConfig={"s3Uri": stage.storage.uri(stage.run.key("distill/"))},
-            customizationConfig={
-                "distillationConfig": {
-                    "teacherModelConfig": {
-                        "teacherModelIdentifier": settings.models.distillation_teacher,
-                        "maxResponseLengthForInference": settings.distill.max_response_tokens,
-                    }
-                }
-            },
             jobTags=stage.tags(),
             customModelTags=stage.tags(),
-            **(
-                {"hyperParameters": settings.distill.hyperparameters}
-                if settings.distill.hyperparameters
-                else {}
-            ),
+            **_customization(settings),
         )
     stage.meter.add(cost, once=name)
     logger().info("job %s started: %s", name, answer["jobArn"])
     return str(answer["jobArn"])
+
+
+def _customization(settings: Settings) -> dict[str, Any]:
+    """The request's members that follow from the kind of job and the profile's choices."""
+    distill = settings.distill
+    members: dict[str, Any] = {"customizationType": distill.customization.upper()}
+    if distill.customization == "distillation":
+        teacher = {
+            "teacherModelIdentifier": settings.models.distillation_teacher,
+            "maxResponseLengthForInference": distill.max_response_tokens,
+        }
+        members["customizationConfig"] = {"distillationConfig": {"teacherModelConfig": teacher}}
+    if distill.hyperparameters:
+        members["hyperParameters"] = distill.hyperparameters
+    if distill.kms_key_id:
+        members["customModelKmsKeyId"] = distill.kms_key_id
+    if distill.vpc:
+        members["vpcConfig"] = {
+            "subnetIds": list(distill.vpc.subnets),
+            "securityGroupIds": list(distill.vpc.security_groups),
+        }
+    return members
+
+
+def _training_data(stage: StageContext) -> dict[str, Any]:
+    """What the job learns from: the uploaded file, or the invocation logs."""
+    logs = stage.settings.distill.invocation_logs
+    if stage.settings.distill.training_data != "invocation_logs" or logs is None:
+        return {"s3Uri": stage.upstream["upload"].resources["training_uri"]}
+    config: dict[str, Any] = {
+        "invocationLogSource": {"s3Uri": logs.uri},
+        "usePromptResponse": logs.use_responses,
+    }
+    filters = [
+        {"equals": one.equals} if one.equals else {"notEquals": one.not_equals}
+        for one in logs.filters
+    ]
+    if len(filters) == 1:
+        config["requestMetadataFilters"] = filters[0]
+    elif filters:
+        config["requestMetadataFilters"] = {f"{'and' if logs.match == 'all' else 'or'}All": filters}
+    return {"invocationLogsConfig": config}
 
 
 @stage_task
@@ -148,13 +187,30 @@ def wait_for_model(stage: StageContext, job_arn: str) -> DistilledModel:
 
 
 def training_cost(stage: StageContext) -> Cost:
-    """About what the job costs: the file's tokens, once, at the student's training price."""
-    price = stage.settings.price(stage.settings.models.student)
-    tokens = estimate_tokens(stage.upstream["upload"].files["training"].bytes)
+    """About what the job costs: what is learnt, once, at the student's training price.
+
+    Where the service has its teacher answer, the answers are counted, too, at their longest. Of
+    invocation logs as many calls are counted as the profile expects, each at its longest.
+    """
+    settings = stage.settings
+    price, teacher = settings.price(settings.models.student), settings.distillation_price()
+    upload = stage.upstream["upload"]
+    asked, logs = upload.metrics.get("prompts", 0), settings.distill.invocation_logs
+    if settings.distill.training_data == "invocation_logs" and logs:
+        asked = logs.expected_records
+        prompt, query = settings.prompt("router").text, settings.validation.query_characters_max
+        tokens = asked * estimate_tokens(len(prompt) + query)
+    else:
+        tokens = estimate_tokens(upload.files["training"].bytes)
+    answers = asked * settings.distill.max_response_tokens
+    usd = price.training * (tokens + answers) / 1000
+    if teacher and not (logs and logs.use_responses):
+        usd += teacher.usd(tokens, answers)
     return Cost(
         calls=1,
         input_tokens=tokens,
-        usd=price.training * tokens / 1000,
+        output_tokens=answers,
+        usd=usd,
         simulated=price.simulated,
     )
 

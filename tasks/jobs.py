@@ -83,11 +83,17 @@ def _ended(
         return StageError(f"{what} can't be looked up: {code}: {last['Error'].get('Message')}")
     if "Max attempts" in str(error):
         return StageError(
-            f"{what} is still {last.get('status')} after {_duration(max_seconds)}. It goes on "
+            f"{what} is still {_state(last)} after {_duration(max_seconds)}. It goes on "
             "in AWS: run the stage again to wait on, or stop it in the Bedrock console"
         )
     reasons = last.get("failureMessages") or [last.get("failureMessage") or "no reason given"]
     return StageError(f"{what} ended as {last.get('status')}: {'; '.join(reasons)}")
+
+
+def _state(last: Mapping[str, Any]) -> Any:
+    """The state that was waited through: of an update, where the rest is at rest."""
+    update = (last.get("updateDetails") or {}).get("updateStatus")
+    return update if update == "Updating" else last.get("status")
 
 
 def _duration(seconds: float) -> str:

@@ -317,6 +317,7 @@ def _start_job(
             },
             outputDataConfig={"s3Uri": stage.storage.uri(_output(stage, candidate, number))},
             jobTags=stage.tags(),
+            **({"customerEncryptionKeyId": key} if (key := settings.evaluate.kms_key_id) else {}),
         )
     stage.meter.add(cost, once=name)
     return str(answer["jobArn"])

@@ -13,13 +13,20 @@ from pydantic import ValidationError
 
 from configs.settings import PlanCell
 from data_contracts.conversation import MIN_RECORDS
-from data_contracts.heldout import NearIndex, is_held_out, near_benchmark, normalise
+from data_contracts.heldout import (
+    NearIndex,
+    in_fresh_share,
+    is_held_out,
+    near_benchmark,
+    normalise,
+)
 from data_contracts.monitoring import PRODUCTION_DOMAIN, ProductionQuery
 from data_contracts.queries import (
     MAX_QUERY_CHARACTERS,
     UNKNOWN,
     LabelledQuery,
     QuarantinedQuery,
+    UnlabelledQuery,
     query_problem,
 )
 from data_contracts.runs import Cost, StoredFile
@@ -430,6 +437,32 @@ def read_production_queries(stage: StageContext, file: StoredFile, found: Querie
     return found
 
 
+def choose_examples(
+    queries: Sequence[WrittenQuery], count: int
+) -> tuple[list[WrittenQuery], list[WrittenQuery]]:
+    """Which queries are labelled where the distillation job labels the others.
+
+    Those that are freshly held out, which evaluation compares with, and of those to train on
+    `count`, spread evenly over the plan.
+
+    Returns:
+        the queries to label, and the others; both in their order.
+    """
+    trainable = [
+        query.text
+        for query in queries
+        if not is_held_out(query.text) and near_benchmark(query.text) is None
+    ]
+    count = min(count, len(trainable))
+    chosen = {trainable[n * len(trainable) // count] for n in range(count)}
+    examples: list[WrittenQuery] = []
+    others: list[WrittenQuery] = []
+    for query in queries:
+        wanted = query.text in chosen or in_fresh_share(query.text)
+        (examples if wanted else others).append(query)
+    return examples, others
+
+
 def shards(queries: Sequence[WrittenQuery], size: int) -> Iterator[Sequence[WrittenQuery]]:
     """The queries in shards, one a task."""
     for start in range(0, len(queries), size):
@@ -550,6 +583,18 @@ def store_labels(stage: StageContext, found: Queries, labelled: Labelled) -> dic
     return files
 
 
+@stage_task
+def store_prompts(stage: StageContext, prompts: Sequence[WrittenQuery]) -> StoredFile:
+    """Write the queries that the distillation job labels into the run's folder."""
+    records = (
+        UnlabelledQuery.model_validate(
+            {"query": prompt.text, "difficulty": prompt.difficulty, "domain": prompt.domain}
+        )
+        for prompt in prompts
+    )
+    return stage.run.put_text("labelled/prompts.jsonl", _jsonl(records))
+
+
 def _unordered(
     pool: ThreadPoolExecutor, work: Callable[[Any], object], items: Iterable[Any]
 ) -> Iterator[int]:
@@ -565,5 +610,5 @@ def _unordered(
         raise
 
 
-def _jsonl(records: Iterable[LabelledQuery] | Iterable[QuarantinedQuery]) -> str:
+def _jsonl(records: Iterable[LabelledQuery | QuarantinedQuery | UnlabelledQuery]) -> str:
     return "".join(record.model_dump_json() + "\n" for record in records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from data_contracts.runs import StageRecord, StoredFile
 from reelroute.errors import ReleaseError, StageError
 from reelroute.release import BedrockModel, Release, ReleasePointer, RouterKind, sha256
 from tasks.base import StageContext, stage_task
-from tasks.deploy import deployment_status
+from tasks.deploy import SERVING, deployment_status
 from tasks.gate import GateDecision, decide
 from tasks.local_student import local_model, publish_student
 from tasks.releases import (
@@ -30,6 +30,7 @@ from tasks.releases import (
     move_pointer,
     write_release,
 )
+from tasks.stable import ask_directly, follow_pointer, lags
 from tasks.storage import Storage
 
 _ROUTERS: dict[str, RouterKind] = {
@@ -199,7 +200,7 @@ def roll_back(settings: Settings, storage: Storage) -> tuple[str, ReleasePointer
     release = load_release(storage, to)
     if release.bedrock:
         status = deployment_status(settings, release.bedrock.deployment_arn)
-        if status != "Active":
+        if status not in SERVING:
             raise ReleaseError(
                 f"release {to.version}'s deployment {release.bedrock.deployment_arn} is {status}; "
                 "the pointer stays. Run the pipeline again to make a new release"
@@ -207,8 +208,33 @@ def roll_back(settings: Settings, storage: Storage) -> tuple[str, ReleasePointer
     return current.pointer.version, move_pointer(storage, current, to, "rollback")
 
 
+def roll_back_with_stable(settings: Settings, storage: Storage, say: Callable[[str], None]) -> None:
+    """Move the pointer back, and have the stable deployment, if there is one, follow.
+
+    Where that was begun and killed before the deployment followed, only the rest is done.
+
+    Args:
+        say: told each step once it is done.
+
+    Raises:
+        ReleaseError: as `roll_back`.
+        StageError: the pointer has moved, and the stable deployment could not follow.
+    """
+    current = current_pointer(storage)
+    if current and current.pointer.action == "rollback" and lags(settings, storage):
+        say(f"the pointer was moved back to {current.pointer.version} before")
+    else:
+        left, pointer = roll_back(settings, storage)
+        say(f"rolled back from {left} to {pointer.version} (serial {pointer.serial})")
+    if settings.deploy.mode == "stable":
+        stable = follow_pointer(settings, storage, ask_directly(settings))
+        if stable:
+            say(stable.sentence())
+
+
 def release_still_there(settings: Settings, record: StageRecord) -> bool:
-    """Whether the pointer still agrees with what the record says of it."""
-    current = current_pointer(Storage(settings))
+    """Whether the pointer still agrees with what the record says of it, and is followed."""
+    storage = Storage(settings)
+    current = current_pointer(storage)
     version = current.pointer.version if current else ""
-    return version == record.resources.get("current_release", "")
+    return version == record.resources.get("current_release", "") and not lags(settings, storage)

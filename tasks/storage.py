@@ -48,6 +48,7 @@ def aws_access(settings: Settings) -> AwsAccess:
         read_timeout_seconds=aws.read_timeout_seconds,
         max_attempts=aws.max_attempts,
         max_connections=max(settings.label.concurrency, settings.evaluate.concurrency) + 16,
+        bucket_owner=settings.storage.bucket_owner,
     )
 
 

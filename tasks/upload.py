@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 
 from data_contracts.conversation import MAX_FILE_BYTES, ConversationRecord, parse_line
-from data_contracts.queries import LabelledQuery
+from data_contracts.queries import LabelledQuery, UnlabelledQuery
 from data_contracts.runs import StoredFile
 from reelroute.errors import StageError
 from reelroute.parsing import parse_strict
 from reelroute.rubric import percents
 from tasks.answer_text import answer_text
 from tasks.base import StageContext, logger, stage_task
-from tasks.validate import read_rows
+from tasks.validate import read_prompt_rows, read_rows
 
 
 @stage_task
 def build_training_file(stage: StageContext) -> bytes:
     """The training rows as Bedrock conversation records, every line read back strictly.
+
+    Queries that the job's teacher is to label follow them, without an answer.
 
     Raises:
         StageError: the file is larger than the service takes.
@@ -25,6 +27,7 @@ def build_training_file(stage: StageContext) -> bytes:
     """
     prompt = stage.settings.prompt("router").text
     lines = [_line(prompt, row) for row in read_rows(stage.read("validate", "train"))]
+    lines += [_prompt_line(prompt, query.query) for query in _prompts(stage)]
     data = "".join(f"{line}\n" for line in lines).encode()
     if len(data) > MAX_FILE_BYTES:
         raise StageError(
@@ -32,6 +35,18 @@ def build_training_file(stage: StageContext) -> bytes:
             "lower `label.size`"
         )
     return data
+
+
+def _prompts(stage: StageContext) -> list[UnlabelledQuery]:
+    if "prompts" not in stage.upstream["validate"].files:
+        return []
+    return read_prompt_rows(stage.read("validate", "prompts"))
+
+
+def _prompt_line(prompt: str, query: str) -> str:
+    line = ConversationRecord.of(prompt, query).to_line()
+    parse_line(line)
+    return line
 
 
 def _line(prompt: str, row: LabelledQuery) -> str:

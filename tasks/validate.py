@@ -22,7 +22,7 @@ from data_contracts.heldout import (
     near_benchmark,
 )
 from data_contracts.monitoring import PRODUCTION_DOMAIN
-from data_contracts.queries import UNKNOWN, LabelledQuery
+from data_contracts.queries import UNKNOWN, LabelledQuery, UnlabelledQuery
 from data_contracts.runs import StoredFile
 from data_contracts.suite import SuiteLimits, SuiteResult, validate_dataset
 from reelroute.errors import StageError
@@ -41,15 +41,20 @@ class Withheld:
 
 @dataclass
 class Split:
-    """The rows by use: trained on, held out freshly, withheld for nearness to held-out ones."""
+    """The rows by use: trained on, held out freshly, withheld for nearness to held-out ones.
+
+    Attributes:
+        prompts: trained on, too, with the answers that the distillation job's teacher gives.
+    """
 
     train: list[LabelledQuery] = field(default_factory=list)
+    prompts: list[UnlabelledQuery] = field(default_factory=list)
     fresh: list[LabelledQuery] = field(default_factory=list)
     withheld: list[Withheld] = field(default_factory=list)
 
 
-def split_rows(rows: Sequence[LabelledQuery]) -> Split:
-    """Split a labelled set so that no training row equals or is near a held-out query.
+def split_rows(rows: Sequence[LabelledQuery], prompts: Sequence[UnlabelledQuery] = ()) -> Split:
+    """Split a set so that nothing to train on equals or is near a held-out query.
 
     The benchmark is always held out; of the other queries a fresh share by the hash of their
     own text. A fresh query that is near the benchmark would be read twice and is withheld.
@@ -71,6 +76,12 @@ def split_rows(rows: Sequence[LabelledQuery]) -> Split:
             split.withheld.append(Withheld(row.query, near))
         else:
             split.train.append(row)
+    for prompt in prompts:
+        near = near_benchmark(prompt.query) or fresh.near(prompt.query, NEAR_HELD_OUT)
+        if near is not None:
+            split.withheld.append(Withheld(prompt.query, near))
+        else:
+            split.prompts.append(prompt)
     return split
 
 
@@ -93,6 +104,19 @@ def check_records(stage: StageContext) -> list[LabelledQuery]:
 
 
 @stage_task
+def read_prompts(stage: StageContext) -> list[UnlabelledQuery]:
+    """The queries that the distillation job is to label, if any."""
+    if not has_prompts(stage):
+        return []
+    return read_prompt_rows(stage.read("label", "prompts"))
+
+
+def has_prompts(stage: StageContext) -> bool:
+    """Whether the label stage left most of the labelling to the distillation job."""
+    return "prompts" in stage.upstream["label"].files
+
+
+@stage_task
 def check_set(stage: StageContext, rows: Sequence[LabelledQuery]) -> dict[str, StoredFile]:
     """Check the set as a whole with Great Expectations; the data docs go into the run's folder.
 
@@ -101,8 +125,12 @@ def check_set(stage: StageContext, rows: Sequence[LabelledQuery]) -> dict[str, S
     """
     settings = stage.settings.validation
     # Production has its own mix: where its queries are in the set, the plan's doesn't hold.
-    planned = any(row.difficulty != UNKNOWN for row in rows) and not any(
-        row.domain == PRODUCTION_DOMAIN for row in rows
+    # Nor does it, nor a job's least number of rows, for the few of a set that the job labels.
+    few = has_prompts(stage)
+    planned = (
+        not few
+        and any(row.difficulty != UNKNOWN for row in rows)
+        and not any(row.domain == PRODUCTION_DOMAIN for row in rows)
     )
     plan = stage.settings.plan()
     channels = _shares({cell[:3]: cell.queries for cell in plan}, part=0)
@@ -110,7 +138,7 @@ def check_set(stage: StageContext, rows: Sequence[LabelledQuery]) -> dict[str, S
     with tempfile.TemporaryDirectory() as folder:
         result = validate_dataset(
             rows,
-            SuiteLimits(**settings.model_dump()),
+            SuiteLimits(**settings.model_dump(), min_rows=1 if few else MIN_RECORDS),
             expected_channels=channels if planned else None,
             expected_difficulties=difficulties if planned else None,
             docs_dir=Path(folder),
@@ -135,9 +163,10 @@ def store_dataset(stage: StageContext, split: Split) -> dict[str, StoredFile]:
     Raises:
         StageError: the training rows are fewer or more than a customization job takes.
     """
-    if not MIN_RECORDS <= len(split.train) <= MAX_RECORDS:
+    records = len(split.train) + len(split.prompts)
+    if not MIN_RECORDS <= records <= MAX_RECORDS:
         raise StageError(
-            f"{len(split.train)} training rows; a customization job takes {MIN_RECORDS} to "
+            f"{records} training rows; a customization job takes {MIN_RECORDS} to "
             f"{MAX_RECORDS:,}. Change `label.size` in the profile and run the label stage again"
         )
     run = stage.run
@@ -145,7 +174,13 @@ def store_dataset(stage: StageContext, split: Split) -> dict[str, StoredFile]:
         json.dumps({"query": row.query, "near": row.near}, ensure_ascii=False) + "\n"
         for row in split.withheld
     )
+    prompts = (
+        {"prompts": run.put_text("dataset/prompts.jsonl", _jsonl(split.prompts))}
+        if split.prompts
+        else {}
+    )
     return {
+        **prompts,
         "train": run.put_text("dataset/train.jsonl", _jsonl(split.train)),
         "fresh": run.put_text("dataset/heldout_fresh.jsonl", _jsonl(split.fresh)),
         "withheld": run.put_text("dataset/withheld.jsonl", withheld),
@@ -160,6 +195,11 @@ def channel_counts(rows: Iterable[LabelledQuery]) -> dict[str, int]:
 def read_rows(data: bytes) -> list[LabelledQuery]:
     """Labelled rows from a file that a stage has written and that was verified."""
     return [LabelledQuery.model_validate_json(line) for line in data.splitlines()]
+
+
+def read_prompt_rows(data: bytes) -> list[UnlabelledQuery]:
+    """Unlabelled queries from a file that a stage has written and that was verified."""
+    return [UnlabelledQuery.model_validate_json(line) for line in data.splitlines()]
 
 
 def _shares(counts: dict[tuple[str, str, str], int], part: int) -> dict[str, float]:
@@ -195,5 +235,5 @@ def _show(result: SuiteResult) -> None:
     )
 
 
-def _jsonl(rows: Iterable[LabelledQuery]) -> str:
+def _jsonl(rows: Iterable[LabelledQuery | UnlabelledQuery]) -> str:
     return "".join(row.model_dump_json() + "\n" for row in rows)

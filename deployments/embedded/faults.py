@@ -44,6 +44,8 @@ _CREATE: Final = (
     "CreateCustomModelDeployment",
     "CreateEvaluationJob",
     "CreateModelInvocationJob",
+    "CreateProvisionedModelThroughput",
+    "UpdateCustomModelDeployment",
 )
 _BATCH: Final = ("CreateModelInvocationJob",)
 #: HTTP status of the errors that S3's API model has, by code.

@@ -21,6 +21,8 @@ _log = logging.getLogger("reelroute")
 #: No call is cut shorter than this by the HTTP client, whatever the deadline: a deadline passes
 #: by itself, and connections that are torn down and built anew help nobody.
 _LEAST_SECONDS: Final = 1.0
+#: Tells the calls of production from all others in Bedrock's invocation logs.
+REQUEST_METADATA: Final = {"reelroute": "production"}
 
 
 class BedrockRouter(Router):
@@ -118,6 +120,7 @@ class BedrockRouter(Router):
                     system=[{"text": self._prompt.text}],
                     messages=[{"role": "user", "content": [{"text": text}]}],
                     inferenceConfig={"maxTokens": self._max_tokens, "temperature": 0.0},
+                    requestMetadata=REQUEST_METADATA,
                 )
         except ReelRouteError as error:
             return error

@@ -15,8 +15,9 @@ from reelroute.service.logs import QueryLog, RouteLine
 from tasks.monitor.aggregate import Reading, Vocabulary, aggregate_file, vocabulary_of
 from tasks.releases import current_pointer, load_release
 from tasks.runs import Run
+from tasks.stable import read_mark
 from tasks.storage import Storage
-from tasks.validate import read_rows
+from tasks.validate import read_prompt_rows, read_rows
 
 #: What a training set says of queries; the rest of what logs hold is the service's own.
 _KNOWN: Final = ("channel", "visual", "audio", "transcription", "metadata", "words", "script")
@@ -54,12 +55,16 @@ def training_set(storage: Storage, min_queries: int) -> TrainingSet | None:
     releases = [load_release(storage, ref) for ref in refs]
     record = Run(storage, releases[0].run_id).completed("validate")
     rows = read_rows(storage.read(record.files["train"]))
+    prompts = (
+        read_prompt_rows(storage.read(record.files["prompts"])) if "prompts" in record.files else []
+    )
     production = [row for row in rows if row.domain == PRODUCTION_DOMAIN]
     return TrainingSet(
         release=releases[0].version,
-        models=frozenset(r.bedrock.deployment_arn for r in releases if r.bedrock),
+        models=frozenset(r.bedrock.deployment_arn for r in releases if r.bedrock)
+        | ({stable.deployment_arn} if (stable := read_mark(storage)) else set()),
         aggregate=aggregate_rows(production if len(production) >= min_queries else rows),
-        vocabulary=vocabulary_of([row.query for row in rows]),
+        vocabulary=vocabulary_of([*(row.query for row in rows), *(row.query for row in prompts)]),
     )
 
 

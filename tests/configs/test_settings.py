@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from hypothesis import given
@@ -280,3 +282,107 @@ def test_a_prompts_hash_is_that_of_its_text() -> None:
     prompt = load_settings(LOCAL).prompt("router")
     assert prompt == Prompt.of(prompt.text)
     assert prompt.text == prompt.text.strip()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            {"distill.customization": "fine_tuning", "distill.training_data": "prompts"},
+            "fine-tuning learns from labels, not from prompts: set `distill.training_data",
+        ),
+        (
+            {"distill.customization": "fine_tuning", "distill.training_data": "invocation_logs"},
+            "or `distill.customization: distillation`",
+        ),
+        (
+            {"distill.training_data": "prompts"},
+            "the local student has nothing to learn from: set `distill.students: [bedrock]`",
+        ),
+        (
+            {"distill.training_data": "invocation_logs"},
+            "needs to know where the logs are: set `distill.invocation_logs.uri`",
+        ),
+        ({"distill.invocation_logs": {"uri": "/logs"}}, "should match pattern"),
+        (
+            {
+                "distill.invocation_logs": {
+                    "uri": "s3://logs",
+                    "filters": [{"equals": {"a": "1"}, "not_equals": {"b": "2"}}],
+                }
+            },
+            "a filter has either `equals` or `not_equals`",
+        ),
+        (
+            {
+                "distill.invocation_logs": {
+                    "uri": "s3://logs",
+                    "filters": [{"equals": {"a": "1", "b": "2"}}],
+                }
+            },
+            "at most 1 item",
+        ),
+        ({"models.distillation_teacher": ""}, "set `models.distillation_teacher`, or"),
+        ({"deploy.mode": "provisioned"}, "buys Provisioned Throughput by the hour: say how much"),
+        ({"storage.bucket_owner": "12345"}, "`storage.bucket_owner`"),
+        ({"storage.kms_key_id": "my key"}, "`storage.kms_key_id`"),
+        ({"distill.kms_key_id": "arn:aws:kms:x"}, "`distill.kms_key_id`"),
+        ({"evaluate.kms_key_id": "key"}, "`evaluate.kms_key_id`"),
+        (
+            {"distill.vpc": {"subnets": ["10.0.0.0/24"], "security_groups": ["sg-1"]}},
+            "`distill.vpc.subnets.0`",
+        ),
+        (
+            {"distill.vpc": {"subnets": ["subnet-1"], "security_groups": []}},
+            "`distill.vpc.security_groups`",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_says_what_to_set(
+    overrides: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_settings(overrides=overrides)
+    assert said in str(error.value)
+    assert "``" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012",
+        "12345678-1234-1234-1234-123456789012",
+        "alias/reelroute",
+    ],
+)
+def test_keys_are_taken_as_the_service_takes_them(key: str) -> None:
+    settings = load_settings(
+        overrides={"distill.kms_key_id": key, "storage.bucket_owner": "012345678901"}
+    )
+    pattern = (
+        boto3.client("bedrock", region_name="us-east-1")
+        .meta.service_model.shape_for("KmsKeyId")
+        .metadata["pattern"]
+    )
+    assert re.fullmatch(pattern, str(settings.distill.kms_key_id))
+    assert settings.storage.bucket_owner == "012345678901"
+
+
+def test_a_fine_tuned_student_needs_no_teacher_in_the_service() -> None:
+    settings = load_settings(
+        overrides={"distill.customization": "fine_tuning", "models.distillation_teacher": ""}
+    )
+    assert settings.distillation_price() is None
+
+
+def test_a_model_unit_without_a_price_is_not_bought() -> None:
+    overrides = {
+        "deploy.mode": "provisioned",
+        "deploy.provisioned": {"units": 1, "confirm_usd_per_hour": 1000},
+        "models.student.customization_id": "amazon.nova-micro-v1:0:128k",
+    }
+    with pytest.raises(
+        ConfigError, match=r"no price of a model unit of 'amazon\.nova-micro"
+    ) as error:
+        load_settings(overrides=overrides).provisioned_usd_per_hour()
+    assert "add it under `model_units`" in str(error.value)

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 import tasks.evaluate
 from data_contracts.conversation import parse_line
 from data_contracts.evaluation import BASE_STUDENT, DISTILLED_STUDENT, EvaluationSummary
-from data_contracts.heldout import benchmark_queries
+from data_contracts.heldout import benchmark_queries, in_fresh_share, near_benchmark
 from data_contracts.monitoring import ProductionQuery
 from data_contracts.queries import LabelledQuery
 from data_contracts.runs import STAGES
@@ -27,6 +27,7 @@ from reelroute.parsing import parse_forgiving
 from tasks.monitor.records import MonitorFolder
 from tasks.releases import POINTER_KEY, current_pointer
 from tasks.runs import Run
+from tasks.stable import read_mark
 from tests.conftest import Finished
 from tests.support import CallsSince, Place, corpus_rows, fault, read_jsonl
 from tests.tasks.monitor.factory import WINDOW
@@ -308,6 +309,63 @@ def test_queries_that_the_monitor_sampled_are_labelled_beside_those_of_the_plan(
     assert len(labelled) == 150 + len(queries)
 
 
+@pytest.mark.usefixtures("_small_evaluation")
+def test_a_fine_tuned_student_is_promoted_and_the_stable_deployment_follows(
+    small: Place,
+) -> None:
+    overrides = {"distill.customization": "fine_tuning", "deploy.mode": "stable"}
+    calls = CallsSince(small.aws)
+    state = start(small, "run-tuned", **overrides)
+    assert state.is_completed(), state.message
+    storage, run = small.storage(), Run(small.storage(), "run-tuned")
+    assert not run.completed("distill").metrics["reused"]
+    mark, current = read_mark(storage), current_pointer(storage)
+    assert mark is not None
+    assert current is not None
+    assert mark.version == current.pointer.version
+    assert mark.sentence() in (state.message or "")
+    promote = run.completed("promote")
+    assert promote.resources["stable_deployment_arn"] == mark.deployment_arn
+    assert promote.cost.calls == calls.asked(mark.deployment_arn) == 3
+    again = start(small, "run-tuned", **overrides)
+    assert stages_of(again) == dict.fromkeys(STAGES, "Skipped")
+
+
+@pytest.mark.usefixtures("_small_evaluation")
+def test_with_prompts_alone_few_are_labelled_here_and_units_are_bought_by_the_hour(
+    small: Place,
+) -> None:
+    overrides = {
+        "distill.training_data": "prompts",
+        "deploy.mode": "provisioned",
+        "deploy.provisioned": {"units": 1, "confirm_usd_per_hour": 25},
+        "label.round": "prompts",
+    }
+    state = start(small, "run-prompts", **overrides)
+    assert state.is_completed(), state.message
+    storage, run = small.storage(), Run(small.storage(), "run-prompts")
+    label, validate = run.completed("label"), run.completed("validate")
+    assert label.metrics["asked"] == sum(
+        label.metrics[name] for name in ("accepted", "duplicates", "quarantined")
+    )
+    labelled = read_jsonl(storage.read(label.files["labelled"]))
+    assert len(labelled) + label.metrics["prompts"] == 150
+    assert len(labelled) == 10 + validate.metrics["fresh"] + len(
+        [row for row in labelled if near_benchmark(row["query"]) and in_fresh_share(row["query"])]
+    )
+    lines = storage.read(run.completed("upload").files["training"]).splitlines()
+    answered = [parse_line(line.decode()).assistant_text is not None for line in lines]
+    assert sum(answered) == validate.metrics["train"] == 10
+    assert len(answered) - 10 == validate.metrics["prompts"] > 100
+    deploy = run.completed("deploy")
+    assert ":provisioned-model/" in deploy.resources["deployment_arn"]
+    assert deploy.cost.usd > 20
+    assert "it is billed $20.00 an hour until cleanup" in deploy.metrics["summary"]
+    small.aws.client("bedrock").delete_provisioned_model_throughput(
+        provisionedModelId=deploy.resources["deployment_arn"]
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -316,6 +374,13 @@ def test_queries_that_the_monitor_sampled_are_labelled_beside_those_of_the_plan(
         ({"aws.endpoint_url": "http://127.0.0.1:9"}, "Is the endpoint up"),
         ({"aws.credentials_file": "nowhere"}, "nowhere doesn't exist"),
         ({"models.teacher.id": "unpriced"}, "no price for 'unpriced'"),
+        (
+            {
+                "deploy.mode": "provisioned",
+                "deploy.provisioned": {"units": 1, "confirm_usd_per_hour": 19},
+            },
+            "costs $20.00 an hour, idle or not, and is not confirmed",
+        ),
     ],
 )
 def test_what_is_wrong_before_the_first_stage_is_one_sentence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import deployments.embedded.bedrock.deployments as embedded
 from deployments.embedded.bedrock import training
 from deployments.embedded.models.embeddings import static_embeddings
 from deployments.embedded.models.light_student import LightStudent, train
+from flows.cleanup import clean_up, counted
 from reelroute.errors import AwsError, ReleaseError, StageError
 from tasks.base import StageContext
 from tasks.cleanup import Removal, plan_cleanup, remove
-from tasks.deploy import create_deployment, deployment_status, smoke_test
+from tasks.deploy import buy_provisioned, create_deployment, deployment_status, smoke_test
 from tasks.distill import model_exists, start_job, wait_for_model
 from tasks.lease import Lease
 from tasks.promote import roll_back
@@ -243,3 +245,50 @@ def test_an_error_of_aws_is_not_taken_for_gone(place: Place) -> None:
     with fault(place.aws, "wrong-credentials"), pytest.raises(AwsError, match="credentials"):
         do(place, plan)
     assert planned(place) == plan
+
+
+def bought(place: Place, model: str, run_id: str, commitment: str = "none") -> str:
+    """Provisioned Throughput of a run, in this place's bucket."""
+    wanted = {"units": 1, "commitment": commitment, "confirm_usd_per_hour": 20}
+    settings = place.settings(deploy__mode="provisioned", deploy__provisioned=wanted)
+    stage = place.stage("deploy", run=place.run(run_id), settings=settings)
+    return buy_provisioned(stage, model)
+
+
+def test_provisioned_throughput_stays_only_for_releases_and_for_the_run_at_work(
+    place: Place, weeks: list[Week]
+) -> None:
+    model = weeks[2].model
+    released, refused, at_work = (bought(place, model, f"w{n}") for n in (4, 5, 6))
+    move_to(place.storage(), release("w4-r", released, model))
+    assert Lease(place.storage(), "local", "w6").take() is None
+    plan = [r for r in planned(place, cleanup__runs=10) if r.kind == "provisioned"]
+    assert [removal.target for removal in plan] == [refused]
+    assert "it is billed by the hour (bought by run w5)" in plan[0].reason
+    do(place, plan)
+    left = {arn: deployment_status(place.settings(), arn) for arn in (released, refused, at_work)}
+    assert left[refused] == "gone"
+    assert "gone" not in (left[released], left[at_work])
+    assert model_exists(place.settings(), model)
+
+
+def test_what_a_commitment_binds_is_listed_with_its_end_and_stays_with_its_model(
+    place: Place, weeks: list[Week]
+) -> None:
+    model = weeks[0].model
+    arn = bought(place, model, "w1", "one_month")
+    plan = planned(place, cleanup__keep=0)
+    (bound,) = (removal for removal in plan if removal.stays)
+    assert bound.target == arn
+    assert re.search(r"committed until \d{4}-\d\d-\d\d \d\d:\d\d UTC", str(bound))
+    assert "bills 1 model units for another 720 hours" in str(bound)
+    assert model not in [removal.target for removal in plan]
+    with pytest.raises(StageError, match=r"can't be removed: .* committed until"):
+        remove(place.settings(), place.storage(), bound)
+    said: list[str] = []
+    settings = place.settings(cleanup__keep=0, cleanup__runs=1)
+    done = clean_up(settings, place.storage(), said.append, dry_run=False)
+    assert [line for line in said if line.startswith("must leave")] == [f"must leave {bound}"]
+    assert counted(done, dry_run=False).endswith("; 1 provisioned must stay: a commitment binds")
+    assert deployment_status(settings, arn) != "gone"
+    assert model_exists(settings, model)

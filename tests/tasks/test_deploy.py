@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from reelroute.errors import AwsError, StageError
+from deployments.embedded.bedrock import provisioned
+from reelroute.errors import AwsError, BudgetExceeded, ConfigError, StageError
 from tasks.base import StageContext
 from tasks.deploy import (
+    buy_provisioned,
     create_deployment,
     deployment_status,
     deployment_still_active,
     find_deployment,
+    find_provisioned,
     smoke_test,
     wait_until_active,
 )
@@ -149,3 +152,66 @@ def test_a_records_deployment_is_still_there_only_while_it_is_active(
 def test_an_error_while_looking_is_not_taken_for_gone(place: Place) -> None:
     with fault(place.aws, "wrong-credentials"), pytest.raises(AwsError, match="credentials"):
         deployment_status(place.settings(), NOWHERE)
+
+
+PROVISIONED = {
+    "deploy__mode": "provisioned",
+    "deploy__provisioned": {"units": 1, "confirm_usd_per_hour": 20},
+}
+BUY = "CreateProvisionedModelThroughput"
+
+
+def test_provisioned_throughput_is_bought_once_waited_for_and_answers(
+    finished: Finished, place: Place, calls: CallsSince, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioned, "SECONDS_TO_SERVICE", 0.1)
+    settings = place.settings(**PROVISIONED)
+    stage, model = deploying(place, settings=settings), model_of(finished)
+    arn = buy_provisioned(stage, model)
+    assert (stage.meter.cost.usd, stage.meter.cost.simulated) == (20, True)
+    again = deploying(place, settings=settings)
+    assert buy_provisioned(again, model) == arn
+    assert again.meter.cost == stage.meter.cost
+    later = deploying(place, settings=settings, attempt=2)
+    assert buy_provisioned(later, model) == arn
+    assert later.meter.cost.usd == 0  # the first attempt's record counts it
+    assert calls.count(BUY) == 1
+    wait_until_active(stage, arn)
+    assert deployment_status(settings, arn) == "InService"
+    assert deployment_still_active(
+        settings, record(stage.run, "deploy", resources={"deployment_arn": arn})
+    )
+    assert find_provisioned(stage, model) == arn
+    more = {**PROVISIONED, "deploy__provisioned": {"units": 2, "confirm_usd_per_hour": 40}}
+    assert find_provisioned(deploying(place, settings=place.settings(**more)), model) is None
+    assert smoke_test(stage, arn) == 3
+    place.aws.client("bedrock").delete_provisioned_model_throughput(provisionedModelId=arn)
+    assert deployment_status(settings, arn) == "gone"
+
+
+def test_what_is_not_confirmed_or_past_the_budget_is_not_bought(
+    place: Place, calls: CallsSince
+) -> None:
+    wanted = {"units": 2, "commitment": "six_months", "confirm_usd_per_hour": 23.99}
+    settings = place.settings(deploy__mode="provisioned", deploy__provisioned=wanted)
+    with pytest.raises(ConfigError) as error:
+        buy_provisioned(deploying(place, settings=settings), NO_MODEL)
+    assert "costs $24.00 an hour, idle or not, $105,120.00 at least over the commitment" in str(
+        error.value
+    )
+    assert "set `deploy.provisioned.confirm_usd_per_hour: 24` to buy it" in str(error.value)
+    with pytest.raises(BudgetExceeded, match="the first hour of Provisioned Throughput"):
+        buy_provisioned(deploying(place, settings=place.settings(**PROVISIONED), budget=19), "m")
+    assert calls.count(BUY) == 0
+
+
+def test_provisioned_throughput_that_failed_speaks_with_the_services_words(
+    finished: Finished, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioned, "SECONDS_TO_SERVICE", 0)
+    stage = deploying(place, settings=place.settings(**PROVISIONED))
+    with fault(place.aws, "failed-jobs"):
+        arn = buy_provisioned(stage, model_of(finished))
+    with pytest.raises(StageError, match=r"Throughput .* ended as Failed: .*injected fault"):
+        wait_until_active(stage, arn)
+    place.aws.client("bedrock").delete_provisioned_model_throughput(provisionedModelId=arn)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from data_contracts.conversation import ConversationRecord
+from reelroute.aws import AwsAccess
 from reelroute.errors import BudgetExceeded, StageError
 from tasks.answer_text import answer_text
 from tasks.base import StageContext
@@ -163,3 +167,143 @@ def test_the_estimate_counts_the_files_tokens_at_the_training_price(place: Place
 
 def test_the_pipelines_model_is_there(finished: Finished) -> None:
     assert models_still_there(finished.place.settings(), finished.run.completed("distill"))
+
+
+def asked_for(stage: StageContext, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a job is asked for, with a client that only notes it."""
+    noted: dict[str, Any] = {}
+
+    class Bedrock:
+        def get_paginator(self, _: str) -> Bedrock:
+            return self
+
+        def paginate(self, **_: str) -> list[dict[str, Any]]:
+            return []
+
+        def create_model_customization_job(self, **request: Any) -> dict[str, str]:
+            noted.update(request)
+            return {"jobArn": "arn"}
+
+    monkeypatch.setattr(AwsAccess, "client", lambda self, service: Bedrock())
+    start_job(stage)
+    return noted
+
+
+def test_fine_tuning_names_no_teacher_and_ends_in_a_model(place: Place) -> None:
+    settings = place.settings(distill__customization="fine_tuning", models__distillation_teacher="")
+    stage = distilling(place, rows=125, settings=settings)
+    arn = start_job(stage)
+    shown = job(place, arn)
+    assert shown["customizationType"] == "FINE_TUNING"
+    assert "customizationConfig" not in shown
+    tuned = wait_for_model(stage, arn)
+    assert model_exists(settings, tuned.model_arn)
+    assert tuned.fingerprint != fingerprint(distilling(place, rows=125))
+    assert find_identical_model(distilling(place, "run-2", rows=125)) is None
+
+
+def test_key_and_network_pass_through_to_the_job(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "arn:aws:kms:us-east-1:123456789012:alias/reelroute"
+    stage = distilling(
+        place,
+        settings=place.settings(
+            distill__kms_key_id=key,
+            distill__vpc={"subnets": ["subnet-1", "subnet-2"], "security_groups": ["sg-1"]},
+        ),
+    )
+    assert fingerprint(stage) != fingerprint(distilling(place))
+    request = asked_for(stage, monkeypatch)
+    assert request["customModelKmsKeyId"] == key
+    assert request["vpcConfig"] == {
+        "subnetIds": ["subnet-1", "subnet-2"],
+        "securityGroupIds": ["sg-1"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("filters", "match", "asked"),
+    [
+        (None, "all", {"equals": {"reelroute": "production"}}),
+        (
+            [{"equals": {"a": "1"}}, {"not_equals": {"b": "2"}}],
+            "all",
+            {"andAll": [{"equals": {"a": "1"}}, {"notEquals": {"b": "2"}}]},
+        ),
+        (
+            [{"equals": {"a": "1"}}, {"equals": {"b": "2"}}],
+            "any",
+            {"orAll": [{"equals": {"a": "1"}}, {"equals": {"b": "2"}}]},
+        ),
+        ([], "all", None),
+    ],
+)
+def test_invocation_logs_are_named_with_their_filters(
+    place: Place,
+    filters: list[dict[str, Any]] | None,
+    match: str,
+    asked: dict[str, Any] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logs: dict[str, Any] = {
+        "uri": "s3://the-logs/AWSLogs/",
+        "match": match,
+        "expected_records": 200,
+    }
+    if filters is not None:
+        logs["filters"] = filters
+    settings = place.settings(
+        distill__training_data="invocation_logs", distill__invocation_logs=logs
+    )
+    request = asked_for(distilling(place, settings=settings), monkeypatch)
+    config = request["trainingDataConfig"]["invocationLogsConfig"]
+    assert config["invocationLogSource"] == {"s3Uri": "s3://the-logs/AWSLogs/"}
+    assert config["usePromptResponse"] is False
+    assert config.get("requestMetadataFilters") == asked
+    assert set(request["trainingDataConfig"]) == {"invocationLogsConfig"}
+
+
+def test_a_student_learns_from_production_and_each_runs_logs_are_new(place: Place) -> None:
+    calls = [
+        json.dumps(
+            {
+                "schemaType": "ModelInvocationLog",
+                "modelId": "arn:student",
+                "requestMetadata": {"reelroute": "production"},
+                "input": {
+                    "inputBodyJson": {
+                        "system": [{"text": "prompt"}],
+                        "messages": [{"role": "user", "content": [{"text": row.query}]}],
+                    }
+                },
+            }
+        )
+        for row in corpus_rows(110, start=500)
+    ]
+    place.storage().put("logs/1.json.gz", gzip.compress("\n".join(calls).encode()))
+    settings = place.settings(
+        distill__training_data="invocation_logs",
+        distill__invocation_logs={"uri": f"s3://{place.bucket}/logs/", "expected_records": 110},
+    )
+    stage = distilling(place, settings=settings)
+    model = wait_for_model(stage, start_job(stage))
+    assert model_exists(settings, model.model_arn)
+    assert find_identical_model(stage) is not None  # after a kill, the same run
+    assert find_identical_model(distilling(place, "run-2", settings=settings)) is None
+    cost = training_cost(stage)
+    assert cost.output_tokens == 110 * 300
+    assert cost.usd > training_cost(distilling(place)).usd
+
+
+def test_answers_that_the_service_buys_are_in_the_estimate(place: Place) -> None:
+    prompts = place.settings(distill__training_data="prompts", distill__students=["bedrock"])
+    stage = distilling(place, settings=prompts)
+    upload = stage.upstream["upload"].model_copy(update={"metrics": {"prompts": 50}})
+    stage = replace(stage, upstream={"upload": upload})
+    labelled = training_cost(distilling(place))
+    cost = training_cost(stage)
+    assert cost.output_tokens == 50 * 300
+    teacher = 0.0025 * cost.input_tokens / 1000 + 0.0125 * cost.output_tokens / 1000
+    training = 0.001 * cost.output_tokens / 1000
+    assert cost.usd == pytest.approx(labelled.usd + teacher + training)

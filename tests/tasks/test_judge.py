@@ -12,6 +12,7 @@ import tasks.judge
 from configs.settings import load_settings
 from data_contracts.evaluation import DISTILLED_STUDENT, Prediction
 from data_contracts.heldout import benchmark_queries
+from reelroute.aws import AwsAccess
 from reelroute.errors import AnswerError, AwsError, BudgetExceeded, StageError
 from tasks.answer_text import answer_text
 from tasks.base import StageContext
@@ -334,3 +335,30 @@ def test_a_verdict_is_read_with_its_explanation() -> None:
 def test_anything_but_a_bare_verdict_on_the_scale_is_refused(text: str, said: str) -> None:
     with pytest.raises(AnswerError, match=said):
         read_verdict(text, METRIC)
+
+
+def test_the_judges_job_is_encrypted_with_the_profiles_key(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: dict[str, Any] = {}
+
+    class Bedrock:
+        def get_paginator(self, _: str) -> Bedrock:
+            return self
+
+        def paginate(self, **_: str) -> list[dict[str, Any]]:
+            return []
+
+        def create_evaluation_job(self, **request: Any) -> dict[str, str]:
+            noted.update(request)
+            return {"jobArn": "arn"}
+
+    stages = [
+        place.stage("evaluate", settings=place.settings(**settings))
+        for settings in ({}, {"evaluate__kms_key_id": "alias/reelroute"})
+    ]
+    monkeypatch.setattr(AwsAccess, "client", lambda self, service: Bedrock())
+    start_judge(stages[0], DISTILLED_STUDENT, predictions(2))
+    assert "customerEncryptionKeyId" not in noted
+    start_judge(stages[1], DISTILLED_STUDENT, predictions(2))
+    assert noted["customerEncryptionKeyId"] == "alias/reelroute"

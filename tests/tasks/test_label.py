@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from configs.settings import load_settings
-from data_contracts.heldout import NearIndex
+from data_contracts.heldout import NearIndex, in_fresh_share, is_held_out, near_benchmark
 from data_contracts.monitoring import ProductionQuery
 from data_contracts.queries import LabelledQuery
 from deployments.embedded.models.corpus import recorded_answers
@@ -25,6 +25,7 @@ from tasks.label import (
     Teacher,
     WrittenQuery,
     _is_duplicate,
+    choose_examples,
     compact_store,
     is_from_production,
     query_problem,
@@ -33,6 +34,7 @@ from tasks.label import (
     read_queries,
     shards,
     store_labels,
+    store_prompts,
     weigh_queries,
     write_queries,
 )
@@ -576,3 +578,30 @@ def test_labels_of_production_queries_fulfil_the_contracts(place: Place) -> None
     for row in labelled.accepted:
         assert LabelledQuery.model_validate_json(row.model_dump_json()) == row
         assert (row.domain, row.difficulty) == ("production", "unknown")
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(1, 1), (10, 10), (1000, 283)])
+def test_examples_are_spread_over_the_plan_and_held_out_queries_are_always_labelled(
+    count: int, chosen: int
+) -> None:
+    recorded = [WrittenQuery(answer.query) for answer in recorded_answers()[:300]]
+    examples, others = choose_examples(recorded, count)
+    assert sorted(q.text for q in [*examples, *others]) == sorted(q.text for q in recorded)
+    trainable = [
+        q.text for q in recorded if not is_held_out(q.text) and near_benchmark(q.text) is None
+    ]
+    assert len(trainable) == 283
+    to_train_on = [q.text for q in examples if q.text in set(trainable)]
+    assert len(to_train_on) == chosen
+    assert all(in_fresh_share(q.text) for q in examples if q.text not in set(trainable))
+    assert not any(in_fresh_share(q.text) for q in others)
+    gaps = [trainable.index(b) - trainable.index(a) for a, b in itertools.pairwise(to_train_on)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_prompts_are_stored_with_where_they_come_from(place: Place) -> None:
+    stage, queries = place.stage("label"), written(3)
+    stored = read_jsonl(stage.storage.read(store_prompts(stage, queries)))
+    assert stored == [
+        {"query": q.text, "difficulty": q.difficulty, "domain": q.domain} for q in queries
+    ]

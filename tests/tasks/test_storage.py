@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_contracts.runs import StoredFile
 from reelroute.errors import AwsError, RetryableAwsError, StageError
+from tasks.storage import Storage
 from tests.support import CallsSince, Place, fault, hits_of, in_threads
 
 #: Seeds with which a rate of a half hits the first call and not the second.
@@ -207,3 +210,36 @@ def test_a_missing_credentials_file_is_named(place: Place) -> None:
 def test_a_missing_profile_of_the_credentials_file_is_named(place: Place) -> None:
     with pytest.raises(AwsError, match="no AWS profile 'nobody'"):
         place.storage(place.settings(aws__profile="nobody"))
+
+
+def test_every_call_names_the_buckets_owner_where_the_profile_does(
+    place: Place, tmp_path: Path
+) -> None:
+    owned = Storage(place.settings(storage__bucket_owner="123456789012"))
+    named: list[tuple[str, str | None]] = []
+
+    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+        headers = {name.lower(): value for name, value in params["headers"].items()}
+        named.append((model.name, headers.get("x-amz-expected-bucket-owner")))
+
+    client = owned._client
+    client.meta.events.register("before-call.s3", note)
+    try:
+        owned.check()
+        file = owned.put_file("a/b", b"1", "text/plain")
+        assert owned.put_new("a/c", b"2")
+        assert not owned.put_new("a/c", b"3")
+        owned.read(file)
+        owned.download("a/b", tmp_path / "b")
+        assert owned.folders("") == ["a"]
+        owned.delete(list(owned.keys("a/")))
+    finally:
+        client.meta.events.unregister("before-call.s3", note)
+    assert {owner for _, owner in named} == {"123456789012"}
+    assert {
+        "DeleteObjects",
+        "GetObject",
+        "HeadObject",
+        "ListObjectsV2",
+        "PutObject",
+    } <= {operation for operation, _ in named}

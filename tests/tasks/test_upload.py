@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
 import tasks.upload
 from data_contracts.conversation import parse_line
-from data_contracts.queries import LabelledQuery
+from data_contracts.queries import LabelledQuery, UnlabelledQuery
 from reelroute.errors import AwsError, StageError
 from reelroute.parsing import parse_strict
 from reelroute.weights import RoutingWeights
@@ -96,3 +97,18 @@ def test_an_upload_that_is_refused_is_an_error_and_not_a_file(place: Place) -> N
     with fault(place.aws, "wrong-credentials"), pytest.raises(AwsError):
         upload_training_file(stage, b"one\n")
     assert list(stage.storage.keys("datasets/")) == []
+
+
+def test_prompts_follow_the_labelled_rows_without_an_answer(place: Place) -> None:
+    rows, prompts = list(corpus_rows(2)), ["a dog barks", 'say "hi" \u2028 ☀']
+    stage = uploading(place, rows)
+    text = "".join(UnlabelledQuery(query=query).model_dump_json() + "\n" for query in prompts)
+    validate = stage.upstream["validate"]
+    files = {**validate.files, "prompts": stage.run.put_text("dataset/prompts.jsonl", text)}
+    stage = replace(stage, upstream={"validate": validate.model_copy(update={"files": files})})
+    found = [parse_line(line) for line in build_training_file(stage).decode().split("\n")[:-1]]
+    assert [record.user_text for record in found] == [*(row.query for row in rows), *prompts]
+    assert [record.assistant_text is None for record in found] == [False, False, True, True]
+    assert {record.system[0].text for record in found if record.system} == {
+        stage.settings.prompt("router").text
+    }

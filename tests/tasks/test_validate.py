@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.heldout import benchmark_queries, in_fresh_share, jaccard, normalise, words
-from data_contracts.queries import LabelledQuery
+from data_contracts.queries import LabelledQuery, UnlabelledQuery
 from reelroute.errors import StageError
 from reelroute.weights import RoutingWeights
 from tasks.base import StageContext
@@ -21,6 +22,7 @@ from tasks.validate import (
     channel_counts,
     check_records,
     check_set,
+    read_prompts,
     read_rows,
     split_rows,
     store_dataset,
@@ -205,3 +207,38 @@ def test_channels_are_counted() -> None:
     rows = corpus_rows(50)
     assert sum(channel_counts(rows).values()) == 50
     assert list(channel_counts(rows)) == sorted(channel_counts(rows))
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts=queries, others=queries)
+def test_no_prompt_equals_or_is_near_a_held_out_query_and_none_is_lost(
+    texts: list[str], others: list[str]
+) -> None:
+    split = split_rows(labelled(texts), [UnlabelledQuery(query=text) for text in others])
+    held = [*(row.query for row in benchmark_queries()), *(row.query for row in split.fresh)]
+    for prompt in split.prompts:
+        assert all(jaccard(words(prompt.query), words(query)) < 0.6 for query in held)
+    withheld = Counter(row.query for row in split.withheld)
+    withheld -= Counter(set(texts) - {row.query for row in (*split.train, *split.fresh)})
+    assert Counter(others) == withheld + Counter(prompt.query for prompt in split.prompts)
+
+
+def test_a_few_labels_and_many_prompts_make_a_set(place: Place) -> None:
+    rows = list(corpus_rows(112))
+    stage = validating(place, jsonl(rows[:12]))
+    with pytest.raises(StageError, match="row count: expected 100 to"):
+        check_set(stage, check_records(stage))
+    prompts = "".join(
+        UnlabelledQuery(query=row.query).model_dump_json() + "\n" for row in rows[12:]
+    )
+    file = stage.run.put_text("labelled/prompts.jsonl", prompts)
+    label = stage.upstream["label"]
+    label = label.model_copy(update={"files": {**label.files, "prompts": file}})
+    stage = replace(stage, upstream={"label": label})
+    found = check_records(stage)
+    check_set(stage, found)
+    split = split_rows(found, read_prompts(stage))
+    files = store_dataset(stage, split)
+    assert len(split.train) + len(split.prompts) == 112
+    stored = read_jsonl(stage.storage.read(files["prompts"]))
+    assert [row["query"] for row in stored] == [row.query for row in split.prompts]

@@ -15,6 +15,7 @@ from deployments.embedded.bedrock import (
     evaluation,
     foundation_models,
     invocation,
+    provisioned,
     tags,
 )
 from deployments.embedded.bedrock.converse import converse
@@ -47,6 +48,11 @@ HANDLERS: Final[dict[str, Handler]] = {
     "DeleteCustomModelDeployment": deployments.delete_custom_model_deployment,
     "GetFoundationModel": foundation_models.get_foundation_model,
     "ListFoundationModels": foundation_models.list_foundation_models,
+    "CreateProvisionedModelThroughput": provisioned.create_provisioned_model_throughput,
+    "GetProvisionedModelThroughput": provisioned.get_provisioned_model_throughput,
+    "ListProvisionedModelThroughputs": provisioned.list_provisioned_model_throughputs,
+    "UpdateProvisionedModelThroughput": provisioned.update_provisioned_model_throughput,
+    "DeleteProvisionedModelThroughput": provisioned.delete_provisioned_model_throughput,
     "CreateEvaluationJob": evaluation.create_evaluation_job,
     "GetEvaluationJob": evaluation.get_evaluation_job,
     "ListEvaluationJobs": evaluation.list_evaluation_jobs,

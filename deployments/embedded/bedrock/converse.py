@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from deployments.embedded.bedrock.deployments import find_deployment
 from deployments.embedded.bedrock.errors import ServiceError, invalid, not_found
+from deployments.embedded.bedrock.provisioned import find_provisioned
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.calls import Call
 from deployments.embedded.faults import MODEL_ANSWERS, TEACHER_ANSWERS
@@ -19,6 +20,7 @@ from deployments.embedded.tokens import CHARACTERS_A_TOKEN, simulated_tokens
 
 _CUSTOM_MODEL: Final = ":custom-model/"
 _DEPLOYMENT: Final = ":custom-model-deployment/"
+_PROVISIONED: Final = ":provisioned-model/"
 
 
 def converse(bedrock: Bedrock, params: dict[str, Any], call: Call) -> dict[str, Any]:
@@ -90,10 +92,13 @@ def _turns(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _model(bedrock: Bedrock, model_id: str) -> RoutingModel:
     if _DEPLOYMENT in model_id:
         return _deployed(bedrock, model_id)
+    if _PROVISIONED in model_id:
+        return _provisioned(bedrock, model_id)
     if _CUSTOM_MODEL in model_id:
         raise invalid(
             f"Invocation of model ID {model_id} with on-demand throughput isn't supported. "
-            "Retry your request with the ARN of a custom model deployment."
+            "Retry your request with the ARN of a custom model deployment or of Provisioned "
+            "Throughput."
         )
     offered = foundation_model(model_id)
     if offered is None:
@@ -111,9 +116,26 @@ def _deployed(bedrock: Bedrock, arn: str) -> RoutingModel:
             "ModelNotReadyException",
             f"The custom model deployment {arn} is Creating: try again when it is Active.",
         )
-    model = bedrock.custom_models.get(deployment.model_arn)
+    return _student(bedrock, deployment.model_arn)
+
+
+def _provisioned(bedrock: Bedrock, arn: str) -> RoutingModel:
+    provisioned = find_provisioned(bedrock, arn)
+    if provisioned is None or provisioned.status == "Failed":
+        state = "does not exist" if provisioned is None else "has failed"
+        raise not_found(f"The Provisioned Throughput {arn} {state}.")
+    if provisioned.status == "Creating":
+        raise ServiceError(
+            "ModelNotReadyException",
+            f"The Provisioned Throughput {arn} is Creating: try again when it is InService.",
+        )
+    return _student(bedrock, provisioned.model_arn)
+
+
+def _student(bedrock: Bedrock, model_arn: str) -> RoutingModel:
+    model = bedrock.custom_models.get(model_arn)
     if model is None:
-        raise not_found(f"The custom model {deployment.model_arn} does not exist.")
+        raise not_found(f"The custom model {model_arn} does not exist.")
     return model.student
 
 

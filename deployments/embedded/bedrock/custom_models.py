@@ -99,7 +99,7 @@ def list_custom_models(bedrock: Bedrock, params: dict[str, Any], call: Call) -> 
 
 
 def delete_custom_model(bedrock: Bedrock, params: dict[str, Any], call: Call) -> dict[str, Any]:
-    """DeleteCustomModel; refused while a deployment serves the model."""
+    """DeleteCustomModel; refused while something serves the model."""
     with bedrock.lock:
         model = _existing(bedrock, params["modelIdentifier"])
         for deployment in bedrock.deployments.values():
@@ -107,6 +107,12 @@ def delete_custom_model(bedrock: Bedrock, params: dict[str, Any], call: Call) ->
                 raise conflict(
                     f"The custom model {model.name!r} is deployed as {deployment.name!r}: "
                     "delete the deployment first."
+                )
+        for provisioned in bedrock.provisioned.values():
+            if model.arn == provisioned.model_arn:
+                raise conflict(
+                    f"The custom model {model.name!r} has the Provisioned Throughput "
+                    f"{provisioned.name!r}: delete that first."
                 )
         del bedrock.custom_models[model.arn]
         bedrock.tags.pop(model.arn, None)

@@ -125,11 +125,11 @@ def _base_model(params: dict[str, Any]) -> FoundationModel:
     if kind not in base.customizations:
         offered = ", ".join(base.customizations) or "no customization"
         raise invalid(f"The model {base.model_id} does not support {kind}; it supports {offered}.")
-    if "s3Uri" not in params["trainingDataConfig"]:
-        raise invalid(
-            "The embedded AWS trains from trainingDataConfig.s3Uri; it does not read "
-            "invocation logs."
-        )
+    data = params["trainingDataConfig"]
+    if ("s3Uri" in data) == ("invocationLogsConfig" in data):
+        raise invalid("trainingDataConfig needs either s3Uri or invocationLogsConfig.")
+    if kind != "DISTILLATION" and "invocationLogsConfig" in data:
+        raise invalid(f"A job of the type {kind} does not learn from invocation logs.")
     distillation = params.get("customizationConfig", {}).get("distillationConfig")
     if kind == "DISTILLATION":
         if distillation is None:

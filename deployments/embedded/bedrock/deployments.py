@@ -28,13 +28,14 @@ class _Update:
     model_arn: str
     due: datetime
     usable: bool
+    fate: Fate
 
     @property
     def status(self) -> str:
         """Updating, UpdateCompleted or UpdateFailed."""
-        if now() < self.due:
+        if now() < self.due or self.fate is Fate.STUCK:
             return "Updating"
-        return "UpdateCompleted" if self.usable else "UpdateFailed"
+        return "UpdateCompleted" if self.usable and self.fate is Fate.DONE else "UpdateFailed"
 
 
 @dataclass(slots=True)
@@ -80,12 +81,12 @@ class Deployment:
         coming = self.update is not None and self.update.status == "Updating"
         return {self.model_arn} | ({self.update.model_arn} if coming and self.update else set())
 
-    def begin_update(self, model_arn: str, *, usable: bool) -> None:
+    def begin_update(self, model_arn: str, fate: Fate, *, usable: bool) -> None:
         """Change the model behind the deployment."""
         self.first_model_arn = self.model_arn
         self.last_updated = now()
         due = self.last_updated + timedelta(seconds=SECONDS_TO_ACTIVE)
-        self.update = _Update(model_arn, due, usable)
+        self.update = _Update(model_arn, due, usable, fate)
 
 
 def find_deployment(bedrock: Bedrock, identifier: str) -> Deployment | None:
@@ -184,12 +185,13 @@ def update_custom_model_deployment(
         updating = deployment.update is not None and deployment.update.status == "Updating"
         if deployment.status != "Active" or updating:
             state = "Updating" if updating else deployment.status
+            # The operation's API model has no ConflictException.
             raise invalid(
                 f"The custom model deployment {deployment.name!r} is {state}: "
                 "only an Active one can be updated."
             )
         usable = find_custom_model(bedrock, params["modelArn"]) is not None
-        deployment.begin_update(params["modelArn"], usable=usable)
+        deployment.begin_update(params["modelArn"], draw_fate(bedrock, call), usable=usable)
     return {"customModelDeploymentArn": deployment.arn}
 
 

@@ -38,6 +38,20 @@ def read(uri: str) -> bytes:
     return bytes(found.value)
 
 
+def keys(uri: str) -> list[str]:
+    """The URIs of all objects under an `s3://` prefix, sorted.
+
+    Raises:
+        ObjectMissing: no such bucket.
+    """
+    bucket, prefix = split_uri(uri)
+    try:
+        found = _store().get_bucket(bucket).keys.values()
+    except MissingBucket as error:
+        raise ObjectMissing(f"The bucket of {uri} does not exist.") from error
+    return sorted(f"s3://{bucket}/{key.name}" for key in found if key.name.startswith(prefix))
+
+
 def write(prefix: str, name: str, content: bytes) -> None:
     """Put an object under an `s3://` prefix.
 

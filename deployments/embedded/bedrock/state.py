@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deployments.embedded.bedrock.deployments import Deployment
     from deployments.embedded.bedrock.evaluation import EvaluationJob
     from deployments.embedded.bedrock.invocation import InvocationJob
+    from deployments.embedded.bedrock.provisioned import Provisioned
 
 
 def now() -> datetime:
@@ -39,6 +40,7 @@ class Bedrock:
         jobs: customization jobs.
         custom_models: what the jobs trained.
         deployments: on-demand deployments of custom models.
+        provisioned: Provisioned Throughput of custom models.
         evaluations: evaluation jobs.
         invocations: batch inference jobs.
         tokens: (operation, clientRequestToken) to the ARN that the first call with it made.
@@ -55,6 +57,7 @@ class Bedrock:
         self.jobs: dict[str, CustomizationJob] = {}
         self.custom_models: dict[str, CustomModel] = {}
         self.deployments: dict[str, Deployment] = {}
+        self.provisioned: dict[str, Provisioned] = {}
         self.evaluations: dict[str, EvaluationJob] = {}
         self.invocations: dict[str, InvocationJob] = {}
         self.tokens: dict[tuple[str, str], str] = {}

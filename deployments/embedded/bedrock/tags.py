@@ -59,6 +59,7 @@ def _existing(bedrock: Bedrock, params: dict[str, Any]) -> str:
         bedrock.deployments,
         bedrock.evaluations,
         bedrock.invocations,
+        bedrock.provisioned,
     )
     if not any(arn in resources for resources in kinds):
         raise not_found(f"The resource {arn} does not exist.")

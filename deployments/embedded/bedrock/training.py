@@ -16,7 +16,7 @@ from data_contracts.conversation import (
     ConversationRecord,
     parse_line,
 )
-from deployments.embedded.bedrock import objects
+from deployments.embedded.bedrock import invocation_logs, objects
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.models.answers import RoutingModel
 from deployments.embedded.models.catalogue import foundation_model
@@ -91,7 +91,11 @@ def run(bedrock: Bedrock, job: Job) -> LightStudent:
         return step
 
     step = begin("validation")
-    records = _read(job.request["trainingDataConfig"]["s3Uri"], job.customization_type)
+    data = job.request["trainingDataConfig"]
+    if "invocationLogsConfig" in data:
+        records = _read_logs(data["invocationLogsConfig"], _teacher_id(job))
+    else:
+        records = _read(data["s3Uri"], job.customization_type)
     for validator in job.request.get("validationDataConfig", {}).get("validators", []):
         _lines(validator["s3Uri"])
     step.move("Completed")
@@ -148,6 +152,25 @@ def _read(uri: str, customization_type: str) -> list[ConversationRecord]:
     return records
 
 
+def _read_logs(config: dict[str, Any], teacher_id: str) -> list[ConversationRecord]:
+    """The records that invocation logs make, the newest `MAX_RECORDS` of them."""
+    uri = config["invocationLogSource"]["s3Uri"]
+    try:
+        records = invocation_logs.read(
+            uri,
+            config.get("requestMetadataFilters"),
+            answers_of=teacher_id if config.get("usePromptResponse") else None,
+        )
+    except objects.ObjectMissing as error:
+        raise JobFailed(str(error)) from error
+    if len(records) < MIN_RECORDS:
+        raise JobFailed(
+            f"The invocation logs under {uri} have {len(records)} valid records that pass the "
+            f"filters, at least {MIN_RECORDS} are needed."
+        )
+    return records[-MAX_RECORDS:]
+
+
 def _label(bedrock: Bedrock, job: Job, records: Iterable[ConversationRecord]) -> _Labels:
     """The records' answers, the teacher's where a record has none.
 
@@ -183,18 +206,23 @@ def _teacher(bedrock: Bedrock, job: Job) -> _Ask:
     config = job.request.get("customizationConfig", {}).get("distillationConfig")
     if config is None:  # fine-tuning: every record has its answer
         return lambda query: ""
-    teacher_config = config["teacherModelConfig"]
-    named = foundation_model(teacher_config["teacherModelIdentifier"])
-    if named is None:  # refused when the job was created
-        raise JobFailed(f"There is no model {teacher_config['teacherModelIdentifier']!r}.")
-    teacher: RoutingModel = bedrock.models.model(named.model_id)
-    limit = teacher_config.get("maxResponseLengthForInference")
+    teacher: RoutingModel = bedrock.models.model(_teacher_id(job))
+    limit = config["teacherModelConfig"].get("maxResponseLengthForInference")
 
     def ask(query: str) -> str:
         answer = teacher.answer(query)
         return answer if limit is None else answer[: limit * CHARACTERS_A_TOKEN]
 
     return ask
+
+
+def _teacher_id(job: Job) -> str:
+    """The foundation model that a distillation job names as its teacher."""
+    config = job.request["customizationConfig"]["distillationConfig"]["teacherModelConfig"]
+    named = foundation_model(config["teacherModelIdentifier"])
+    if named is None:  # refused when the job was created
+        raise JobFailed(f"There is no model {config['teacherModelIdentifier']!r}.")
+    return named.model_id
 
 
 def _write_metrics(job: Job, student: LightStudent, records: int) -> None:

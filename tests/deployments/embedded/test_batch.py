@@ -140,7 +140,6 @@ def test_a_file_that_is_no_batch_fails_the_job_before_anything_is_asked(
     ("more", "said"),
     [
         ({"modelId": "embedded.nobody-v1:0"}, "model identifier is invalid"),
-        ({"modelId": "embedded.rubric-judge-v1:0"}, "doesn't support batch inference"),
         ({"modelInvocationType": "InvokeModel"}, "Converse only"),
         ({"timeoutDurationInHours": 169}, "less than or equal to 168"),
         ({"jobName": "a_b"}, "regular expression pattern"),

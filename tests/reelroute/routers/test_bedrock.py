@@ -58,6 +58,8 @@ def test_the_student_is_asked_as_it_was_trained() -> None:
     assert request["system"] == [{"text": "the prompt"}]
     assert request["messages"] == [{"role": "user", "content": [{"text": "dog barking"}]}]
     assert request["inferenceConfig"] == {"maxTokens": 300, "temperature": 0.0}
+    # By this production is told from evaluation in the invocation logs.
+    assert request["requestMetadata"] == {"reelroute": "production"}
 
 
 @pytest.mark.parametrize("style", STYLES)
