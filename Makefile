@@ -43,7 +43,7 @@ operation: $(STAMP)
 browser: $(BROWSER_STAMP)
 	$(BIN)/python -m pytest -m browser tests/browser
 
-## test-slow: what `test` leaves out (a Dask cluster of two workers)
+## test-slow: what `test` leaves out (a Dask cluster of two workers; a run on a CloudFormation stack)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 

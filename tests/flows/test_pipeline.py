@@ -34,7 +34,7 @@ from tests.tasks.monitor.factory import WINDOW
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 #: What a skipped stage may ask Bedrock: whether what it made is still there.
-LOOK_UPS = {"GetCustomModel", "GetCustomModelDeployment"}
+LOOK_UPS = {"GetFoundationModel", "GetCustomModel", "GetCustomModelDeployment"}
 
 
 def stages_of(state: State[Any]) -> dict[str, str | None]:
