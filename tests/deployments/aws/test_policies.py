@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -216,3 +217,64 @@ def test_a_jobs_role_trusts_this_accounts_jobs_of_its_kind_alone(role: str, job:
     assert condition["StringEquals"] == {"aws:SourceAccount": {"!Ref": "AWS::AccountId"}}
     source = condition["ArnLike"]["aws:SourceArn"]["!Sub"]
     assert source.endswith(f":bedrock:${{AWS::Region}}:${{AWS::AccountId}}:{job}/*")
+
+
+# --- against the service authorization reference, as policy-sentry carries it --------------------
+
+
+def arn_kinds(arn: str) -> tuple[str, str]:
+    """Service and kind of resource of an ARN: `arn:aws:bedrock:…:custom-model/*`."""
+    _, _, service, _, _, resource = re.sub(r"\$\{AWS::\w+\}", "x", arn).split(":", 5)
+    return service, resource.partition("/")[0] if "/" in resource else "bucket"
+
+
+def written(resource: Any) -> str:
+    """A resource of the template as an ARN with placeholders."""
+    if isinstance(resource, str):
+        return resource
+    ((form, value),) = resource.items()
+    kinds = {
+        "Bucket.Arn": "arn:aws:s3:::bucket",
+        "Key.Arn": "arn:aws:kms:r:a:key/x",
+        "ServingDeploymentArn": "arn:aws:bedrock:r:a:custom-model-deployment/x",
+    }
+    if form == "!Sub":
+        return str(value).replace("${Bucket.Arn}", kinds["Bucket.Arn"])
+    return kinds.get(value, "arn:aws:iam::a:role/x")
+
+
+def fits(resource: str, known: str) -> bool:
+    """Whether a resource is of a kind that an action knows."""
+    if "*" in (resource, known):
+        return resource == known
+    service, kind = arn_kinds(resource)
+    if service == "s3":  # a bucket or its objects
+        return known.startswith("arn:${Partition}:s3:::") and ("/" in resource) == ("/" in known)
+    return (service, kind) == arn_kinds(known)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "WorkerPolicy",
+        "AskModelsPolicy",
+        "ApplicationPolicy",
+        "DoctorPolicy",
+        "JobDataPolicy",
+        "KeyPolicy",
+        "KeyReaderPolicy",
+    ],
+)
+def test_every_action_exists_and_knows_a_resource_of_its_statement(policy: str) -> None:
+    from policy_sentry.querying.actions import get_action_data
+
+    for statement in statements(policy):
+        resources = [written(resource) for resource in listed(statement["Resource"])]
+        for action in listed(statement["Action"]):
+            service, name = action.split(":")
+            rows = get_action_data(service, name)
+            assert rows, f"there is no action {action}"
+            known = {row["resource_arn_format"] for row in rows[service]}
+            assert any(fits(resource, arn) for resource in resources for arn in known) or (
+                resources == ["*"] and name.startswith(("Get", "List"))
+            ), f"{action} knows {known}, not {resources}"
