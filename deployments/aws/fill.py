@@ -83,6 +83,11 @@ def stack_values(stack: str, region: str) -> dict[str, str]:
             f"the stack {stack} is {found['StackStatus']}: wait until it is complete, or look at "
             f"`aws cloudformation describe-stack-events --stack-name {stack}`"
         )
+    if not found.get("Outputs"):
+        raise ConfigError(
+            f"the stack {stack} has no outputs: name the one of deployments/aws/stack.yaml or of "
+            "deployments/aws/fargate.yaml"
+        )
     parameters = {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", ())}
     outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", ())}
     return {"Environment": parameters["Environment"], "Region": region, **outputs}

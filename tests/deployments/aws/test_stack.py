@@ -151,6 +151,36 @@ def test_a_stack_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         stack_values("nobody", "us-east-1")
 
 
+@pytest.mark.usefixtures("standard_chain")
+def test_another_stack_is_a_sentence(stack: Stack) -> None:
+    topic = '{"Resources": {"T": {"Type": "AWS::SNS::Topic"}}}'
+    stack.client("cloudformation").create_stack(StackName="another", TemplateBody=topic)
+    with pytest.raises(ConfigError, match=r"the stack another has no outputs: name the one of"):
+        stack_values("another", "us-east-1")
+
+
+@pytest.mark.usefixtures("standard_chain")
+def test_what_fargate_needs_is_made_and_filled_in(stack: Stack, tmp_path: Path) -> None:
+    path = tmp_path / "ecs.yaml"
+    shutil.copy(ROOT / "deployments" / "work_pools" / "ecs.yaml", path)
+    parameters = {"Environment": "stack-test", "VpcId": "vpc-1", "Subnets": "subnet-1,subnet-2"}
+    stack.client("cloudformation").create_stack(
+        StackName="fargate",
+        TemplateBody=STACK.with_name("fargate.yaml").read_text(encoding="utf-8"),
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+        ],
+    )
+    fill(path, stack_values("fargate", "us-east-1"))
+    fill(path, stack_values(stack.name, "us-east-1"))
+    variables = yaml.safe_load(path.read_text())["variables"]
+    assert variables["cluster"].endswith(":cluster/reelroute-stack-test")
+    assert variables["image"].endswith("/reelroute-stack-test:latest")
+    assert variables["task_role_arn"] == stack.outputs["WorkerRoleArn"]
+    assert variables["network_configuration"]["subnets"] == ["subnet-1", "subnet-2"]
+    assert not any(stub in path.read_text() for stub in ("change-me", "00000000"))
+
+
 def test_a_key_of_the_stacks_own_is_written_beside_the_bucket(tmp_path: Path) -> None:
     path = tmp_path / "production.yaml"
     shutil.copy(ROOT / "configs" / "aws.yaml", path)
@@ -158,32 +188,6 @@ def test_a_key_of_the_stacks_own_is_written_beside_the_bucket(tmp_path: Path) ->
     fill(path, {"KeyArn": key, "BucketName": "a-bucket"})
     storage = load_settings(path).storage
     assert (storage.bucket, storage.encryption, storage.kms_key_id) == ("a-bucket", "aws:kms", key)
-
-
-def test_the_work_pools_file_is_filled_from_the_stacks(tmp_path: Path) -> None:
-    path = tmp_path / "ecs.yaml"
-    shutil.copy(ROOT / "deployments" / "work_pools" / "ecs.yaml", path)
-    made = {
-        "Environment": "production",
-        "RepositoryUri": "1.dkr.ecr.us-east-1.amazonaws.com/reelroute-production",
-        "Cluster": "arn:aws:ecs:us-east-1:1:cluster/reelroute-production",
-        "ExecutionRoleArn": "arn:aws:iam::1:role/execution",
-        "VpcId": "vpc-1",
-        "Subnets": "subnet-1,subnet-2",
-        "SecurityGroup": "sg-1",
-        "LogGroupName": "/reelroute/production",
-    }
-    fill(path, made)
-    fill(path, {"WorkerRoleArn": "arn:aws:iam::1:role/worker"})
-    variables = yaml.safe_load(path.read_text())["variables"]
-    assert variables["image"] == f"{made['RepositoryUri']}:latest"
-    assert variables["network_configuration"] == {
-        "subnets": ["subnet-1", "subnet-2"],
-        "securityGroups": ["sg-1"],
-        "assignPublicIp": "DISABLED",
-    }
-    assert variables["task_role_arn"] == "arn:aws:iam::1:role/worker"
-    assert not any(stub in path.read_text() for stub in ("change-me", "00000000"))
 
 
 def test_a_file_written_in_another_way_is_left_alone(tmp_path: Path) -> None:
