@@ -43,15 +43,20 @@ operation: $(STAMP)
 browser: $(BROWSER_STAMP)
 	$(BIN)/python -m pytest -m browser tests/browser
 
-## test-slow: what `test` leaves out (a Dask cluster of two workers, a batch of 20,000 queries)
+## test-slow: what `test` leaves out (a Dask cluster of two workers, a batch of 20,000 queries, a
+## run on a CloudFormation stack)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-## lint: format, lint and types
+## lint: format, lint, types, CloudFormation with its policies, the Dockerfile, and an audit of
+## the dependencies (which says so where PyPI's advisories can't be reached)
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/cfn-lint deployments/aws/*.yaml
+	$(BIN)/hadolint deployments/aws/Dockerfile
+	$(BIN)/python -m deployments.audit
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)

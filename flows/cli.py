@@ -313,6 +313,40 @@ def cleanup(config: str, keep: int | None, dry_run: bool, assignments: tuple[str
     click.echo(counted(clean_up(settings, storage, click.echo, dry_run=dry_run), dry_run=dry_run))
 
 
+_SIGNS: Final = {"ok": "ok", "note": "–", "warning": "WARNING", "error": "ERROR"}
+
+
+@click.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+def doctor(config: str, as_json: bool) -> None:
+    """Look whether the account has what the profile needs; changes nothing.
+
+    The exit code is 1 if there is an error.
+    """
+    from dataclasses import asdict
+
+    from tasks.doctor import Setup, diagnose
+
+    found = []
+    for finding in diagnose(Setup(load_settings(config))):
+        found.append(finding)
+        if not as_json:
+            click.echo(f"{_SIGNS[finding.level]:8s} {finding.about:22s} {finding.says}")
+            if finding.mend:
+                click.echo(f"{'':31s} → {finding.mend}")
+    levels = [finding.level for finding in found]
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        click.echo(
+            f"{levels.count('ok')} ok, {levels.count('warning')} warnings, "
+            f"{levels.count('error')} errors"
+        )
+    if "error" in levels:
+        raise SystemExit(1)
+
+
 COMMANDS: Final[dict[str, click.Command]] = {
     "run": run,
     "stage": stage,
@@ -322,6 +356,7 @@ COMMANDS: Final[dict[str, click.Command]] = {
     "monitor": monitor,
     "rollback": rollback,
     "cleanup": cleanup,
+    "doctor": doctor,
 }
 
 

@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 from configs.settings import Settings, load_settings
 from data_contracts.runs import check_run_id
 from flows.inputs import check_prices, derive_run_id, from_production, read_queries_file
+from tasks.lifecycle import check_lifecycles
 from tasks.local_student import check_training
 from tasks.runs import Run
 from tasks.storage import Storage
@@ -29,7 +30,7 @@ def find_run(
     """The run to work on, which may be new, with what must be right before it starts.
 
     Raises:
-        ConfigError: the profile is wrong.
+        ConfigError: the profile is wrong, or names a model past its end of life.
         ContractError: the run id is not allowed.
         AwsError: the bucket can't be reached.
     """
@@ -38,6 +39,7 @@ def find_run(
     check_training(settings)
     storage = Storage(settings)
     storage.check()
+    check_lifecycles(settings)
     return Run(storage, check_run_id(run_id or derive_run_id(str(flow_run.id)))), settings
 
 

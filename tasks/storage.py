@@ -102,6 +102,7 @@ class Storage:
                 Key=key,
                 Body=data,
                 ContentType=content_type,
+                **_tagging(key),
                 **self._encryption,
             )
 
@@ -227,3 +228,8 @@ class Storage:
                 "run its stage again with --force"
             )
         return stored.data
+
+
+def _tagging(key: str) -> dict[str, str]:
+    """The tag by which the bucket's lifecycle finds what was put into quarantine."""
+    return {"Tagging": "kind=quarantine"} if "/quarantine/" in key else {}

@@ -8,10 +8,11 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
+from deployments.embedded.bedrock.objects import ACCOUNT
 from deployments.embedded.calls import Call
 from deployments.embedded.credentials import PROFILE, REGION
 from deployments.embedded.faults import Faults
-from deployments.embedded.provision import client, make_bucket
+from deployments.embedded.provision import client, make_bucket, make_role
 from deployments.embedded.server import Server
 
 
@@ -57,7 +58,7 @@ class EmbeddedAws:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and make the bucket.
+        """Start the server and make the bucket and the role.
 
         Raises:
             ReelRouteError: the port is taken.
@@ -69,6 +70,7 @@ class EmbeddedAws:
         self._thread = Thread(target=self._server.serve, daemon=True, name="embedded-aws")
         self._thread.start()
         make_bucket(self.client("s3"), self.bucket)
+        make_role(self.client("iam"), ACCOUNT)
 
     def stop(self) -> None:
         """Stop the server; its state is gone."""

@@ -98,7 +98,7 @@ def _message(body: bytes, status: int) -> str:
 
 
 def up(port: int, bucket: str, state: Path) -> tuple[Running, bool]:
-    """Start the server, unless it is up, and make its bucket.
+    """Start the server, unless it is up, and make its bucket and its role.
 
     Returns:
         the server, and whether it was started now.
@@ -106,13 +106,16 @@ def up(port: int, bucket: str, state: Path) -> tuple[Running, bool]:
     Raises:
         ReelRouteError: the port is taken, or the server ended or did not answer in time.
     """
-    from deployments.embedded.provision import client, make_bucket
+    from deployments.embedded.bedrock.objects import ACCOUNT
+    from deployments.embedded.provision import client, make_bucket, make_role
 
     server = running(state)
     started = server is None
     if server is None:
         server = _start(port, state)
-    make_bucket(client("s3", server.endpoint_url, state / "credentials"), bucket)
+    credentials = state / "credentials"
+    make_bucket(client("s3", server.endpoint_url, credentials), bucket)
+    make_role(client("iam", server.endpoint_url, credentials), ACCOUNT)
     return server, started
 
 

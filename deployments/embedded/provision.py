@@ -1,12 +1,16 @@
-"""What an account needs before the pipeline runs in it: the bucket."""
+"""What an account needs before the pipeline runs in it: the bucket and the jobs' role."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deployments.embedded.credentials import PROFILE, REGION
 from reelroute.aws import AwsAccess, speaking
+
+#: The role that the local profile's jobs work under.
+ROLE: Final = "reelroute-bedrock"
 
 
 def client(service: str, endpoint_url: str, credentials_file: Path) -> Any:
@@ -25,6 +29,25 @@ def make_bucket(s3: Any, bucket: str) -> None:
         there = {entry["Name"] for entry in s3.list_buckets()["Buckets"]}
         if bucket not in there:
             _create(s3, bucket)
+
+
+def make_role(iam: Any, account: str) -> None:
+    """Create the role of Bedrock's jobs unless it is there.
+
+    Raises:
+        AwsError: the credentials are refused.
+    """
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": "bedrock.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+    }
+    with speaking(f"making the role {ROLE}"):
+        there = {role["RoleName"] for role in iam.list_roles()["Roles"]}
+        if ROLE not in there:
+            document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+            iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=document)
 
 
 def _create(s3: Any, bucket: str) -> None:

@@ -97,6 +97,8 @@ class EmbeddedApp:
             if signed.key_id != self._key_id:
                 reason = refusals.UNKNOWN_KEY
                 return refusal_response(refusals.refuse(reason, signed.service, content_type))
+            if call.operation == "ListServiceQuotas":  # moto lacks it; nothing here has a quota
+                return Response(200, *_json({"Quotas": []}))
             left_to_moto = request is not None and request.operation.name in LEFT_TO_MOTO
             if signed.service != "bedrock" or left_to_moto:
                 return self._ask_moto(environ)
@@ -157,9 +159,7 @@ class EmbeddedApp:
                 shown = {"on": self.faults.on()}
             case _:
                 status, shown = 404, {"message": f"there is no {method} {environ['PATH_INFO']}"}
-        body = json.dumps(shown).encode()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        return Response(status, headers, body)
+        return Response(status, *_json(shown))
 
     def _set_fault(self, body: bytes) -> tuple[int, dict[str, Any]]:
         try:
@@ -169,6 +169,11 @@ class EmbeddedApp:
         except (TypeError, ValueError):
             return 400, {"message": f"expected a JSON object of a fault: {FAULT_FIELDS}"}
         return 200, {"on": self.faults.on()}
+
+
+def _json(shown: Any) -> tuple[Headers, bytes]:
+    body = json.dumps(shown).encode()
+    return [("Content-Type", "application/json"), ("Content-Length", str(len(body)))], body
 
 
 def _name(call: Call, environ: Environ, signed: Signature | None, request: Asked | None) -> None:

@@ -35,7 +35,7 @@ from tests.tasks.monitor.factory import WINDOW
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 #: What a skipped stage may ask Bedrock: whether what it made is still there.
-LOOK_UPS = {"GetCustomModel", "GetCustomModelDeployment"}
+LOOK_UPS = {"GetFoundationModel", "GetCustomModel", "GetCustomModelDeployment"}
 
 
 def stages_of(state: State[Any]) -> dict[str, str | None]:
@@ -289,7 +289,7 @@ def test_too_few_own_queries_are_refused_before_a_cent_is_spent(
     state = pipeline(place.profile(), "run-1", None, str(path), return_state=True)
     assert state.is_failed()
     assert "at least 100: add queries and run again; nothing was bought" in (state.message or "")
-    assert bedrock(calls) == set()
+    assert bedrock(calls) == {"GetFoundationModel"}
 
 
 @pytest.mark.usefixtures("_small_evaluation")

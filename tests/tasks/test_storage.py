@@ -36,6 +36,18 @@ def test_an_object_that_is_not_there_is_none(place: Place) -> None:
     assert place.storage().get("nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("key", "tags"),
+    [("runs/1/quarantine/label.jsonl", [("kind", "quarantine")]), ("runs/1/quarantine.md", [])],
+)
+def test_quarantined_texts_carry_the_tag_by_which_they_expire(
+    key: str, tags: list[tuple[str, str]], place: Place
+) -> None:
+    place.storage().put(key, b"{}")
+    found = place.aws.client("s3").get_object_tagging(Bucket=place.bucket, Key=key)["TagSet"]
+    assert [(tag["Key"], tag["Value"]) for tag in found] == tags
+
+
 def test_objects_are_encrypted_and_typed(place: Place) -> None:
     place.storage().put("a.md", b"# a", "text/markdown")
     head = place.aws.client("s3").head_object(Bucket=place.bucket, Key="a.md")

@@ -47,6 +47,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     "UpdateCustomModelDeployment": deployments.update_custom_model_deployment,
     "DeleteCustomModelDeployment": deployments.delete_custom_model_deployment,
     "GetFoundationModel": foundation_models.get_foundation_model,
+    "GetFoundationModelAvailability": foundation_models.get_foundation_model_availability,
+    "GetInferenceProfile": foundation_models.get_inference_profile,
     "ListFoundationModels": foundation_models.list_foundation_models,
     "CreateProvisionedModelThroughput": provisioned.create_provisioned_model_throughput,
     "GetProvisionedModelThroughput": provisioned.get_provisioned_model_throughput,

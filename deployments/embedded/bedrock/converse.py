@@ -103,6 +103,8 @@ def _model(bedrock: Bedrock, model_id: str) -> RoutingModel:
     offered = foundation_model(model_id)
     if offered is None:
         raise invalid(f"The provided model identifier is invalid: {model_id}")
+    if offered.retired:
+        raise not_found("This model version has reached the end of its life.")
     return bedrock.models.model(offered.model_id)
 
 

@@ -113,8 +113,11 @@ def create_model_invocation_job(
 
 def _check(params: dict[str, Any]) -> None:
     """What the service checks of a batch job beyond the shapes of the request."""
-    if foundation_model(params["modelId"]) is None:
+    model = foundation_model(params["modelId"])
+    if model is None:
         raise invalid(f"The provided model identifier is invalid: {params['modelId']}")
+    if model.retired:
+        raise not_found("This model version has reached the end of its life.")
     if params.get("modelInvocationType", "InvokeModel") != "Converse":
         raise invalid("The embedded AWS runs batch jobs with modelInvocationType Converse only.")
     if "s3InputDataConfig" not in params["inputDataConfig"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from threading import RLock
 from typing import Any, Final
@@ -21,8 +21,15 @@ TEACHER: Final = "embedded.teacher-v1:0"
 LIGHT_STUDENT: Final = "embedded.light-student-v1:0"
 LARGE_BASELINE: Final = "embedded.large-baseline-v1:0"
 RUBRIC_JUDGE: Final = "embedded.rubric-judge-v1:0"
+#: Models that a profile had better not hold on to: one nears its end, one doesn't answer any more.
+LEGACY_TEACHER: Final = "embedded.legacy-teacher-v1:0"
+RETIRED_TEACHER: Final = "embedded.retired-teacher-v1:0"
 
 _START_OF_LIFE: Final = datetime(2026, 1, 1, tzinfo=UTC)
+#: How long a Legacy model is so before its end.
+_LEGACY_TIME: Final = timedelta(days=180)
+#: The geographies whose inference profiles stand for a model in several regions.
+_GEOGRAPHIES: Final = {"us": ("us-east-1", "us-west-2")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,19 @@ class FoundationModel:
         name: at most 20 characters.
         customizations: the kinds of customization job that take it as the base model.
         judges: whether an evaluation job can name it as the evaluator.
+        days_left: days until the end of its life, negative after it; None where no end is set.
     """
 
     model_id: str
     name: str
     customizations: tuple[str, ...] = ()
     judges: bool = False
+    days_left: int | None = None
+
+    @property
+    def retired(self) -> bool:
+        """Whether it is past its end of life."""
+        return self.days_left is not None and self.days_left < 0
 
     def arn(self, region: str) -> str:
         """The model's ARN in a region."""
@@ -57,7 +71,18 @@ class FoundationModel:
             "responseStreamingSupported": False,
             "customizationsSupported": list(self.customizations),
             "inferenceTypesSupported": ["ON_DEMAND"],
-            "modelLifecycle": {"status": "ACTIVE", "startOfLifeTime": _START_OF_LIFE},
+            "modelLifecycle": self._lifecycle(),
+        }
+
+    def _lifecycle(self) -> dict[str, Any]:
+        if self.days_left is None:
+            return {"status": "ACTIVE", "startOfLifeTime": _START_OF_LIFE}
+        end = datetime.now(UTC) + timedelta(days=self.days_left)
+        return {
+            "status": "LEGACY",
+            "startOfLifeTime": _START_OF_LIFE,
+            "legacyTime": end - _LEGACY_TIME,
+            "endOfLifeTime": end,
         }
 
 
@@ -66,6 +91,8 @@ FOUNDATION_MODELS: Final = (
     FoundationModel(LIGHT_STUDENT, "Light student", customizations=("DISTILLATION", "FINE_TUNING")),
     FoundationModel(LARGE_BASELINE, "Large baseline"),
     FoundationModel(RUBRIC_JUDGE, "Rubric judge", judges=True),
+    FoundationModel(LEGACY_TEACHER, "Legacy teacher", days_left=90),
+    FoundationModel(RETIRED_TEACHER, "Retired teacher", days_left=-30),
 )
 
 
@@ -73,6 +100,14 @@ def foundation_model(identifier: str) -> FoundationModel | None:
     """The model with this id or ARN."""
     model_id = identifier.rsplit("foundation-model/", 1)[-1]
     return next((model for model in FOUNDATION_MODELS if model.model_id == model_id), None)
+
+
+def inference_profile(identifier: str) -> tuple[FoundationModel, tuple[str, ...]] | None:
+    """The model and the regions that an inference profile's id or ARN stands for."""
+    geography, _, model_id = identifier.rpartition("/")[2].partition(".")
+    model = foundation_model(model_id)
+    regions = _GEOGRAPHIES.get(geography)
+    return (model, regions) if model and regions else None
 
 
 class RoutingModels:
@@ -85,11 +120,11 @@ class RoutingModels:
         """The model that answers for a foundation model's id.
 
         Raises:
-            KeyError: no such model.
+            KeyError: no such model, or it is past its end of life.
         """
         with self._loading:
             match model_id:
-                case "embedded.teacher-v1:0":
+                case "embedded.teacher-v1:0" | "embedded.legacy-teacher-v1:0":
                     return self._teacher
                 case "embedded.light-student-v1:0":
                     return self._base_student
@@ -102,7 +137,8 @@ class RoutingModels:
     def load(self) -> None:
         """Load them all, so that no call pays for it."""
         for model in FOUNDATION_MODELS:
-            self.model(model.model_id)
+            if not model.retired:
+                self.model(model.model_id)
 
     @cached_property
     def _teacher(self) -> Teacher:

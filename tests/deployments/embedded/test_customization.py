@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,7 +210,29 @@ def test_a_foundation_model_shows_its_life_cycle(bedrock: Any) -> None:
     assert details["modelDetails"]["customizationsSupported"] == ["DISTILLATION", "FINE_TUNING"]
     students = bedrock.list_foundation_models(byCustomizationType="DISTILLATION")
     assert [m["modelId"] for m in students["modelSummaries"]] == ["embedded.light-student-v1:0"]
-    assert len(bedrock.list_foundation_models()["modelSummaries"]) == 4
+    offered = bedrock.list_foundation_models()["modelSummaries"]
+    active = [m["modelId"] for m in offered if m["modelLifecycle"]["status"] == "ACTIVE"]
+    assert len(active) == 4
+
+
+@pytest.mark.parametrize(("which", "ended"), [("legacy", False), ("retired", True)])
+def test_a_model_that_is_not_to_be_used_any_more_shows_its_dates(
+    which: str, ended: bool, bedrock: Any
+) -> None:
+    answer = bedrock.get_foundation_model(modelIdentifier=f"embedded.{which}-teacher-v1:0")
+    life = answer["modelDetails"]["modelLifecycle"]
+    assert life["status"] == "LEGACY"
+    assert life["legacyTime"] < datetime.now(UTC)
+    assert (life["endOfLifeTime"] < datetime.now(UTC)) is ended
+
+
+def test_an_inference_profile_stands_for_a_model_in_its_regions(bedrock: Any) -> None:
+    model = "embedded.teacher-v1:0"
+    found = bedrock.get_inference_profile(inferenceProfileIdentifier=f"us.{model}")
+    regions = [entry["modelArn"].split(":")[3] for entry in found["models"]]
+    assert regions == ["us-east-1", "us-west-2"]
+    with pytest.raises(botocore.exceptions.ClientError, match="inference profile"):
+        bedrock.get_inference_profile(inferenceProfileIdentifier="us.embedded.nobody-v1:0")
     with pytest.raises(botocore.exceptions.ClientError, match="ResourceNotFoundException"):
         bedrock.get_foundation_model(modelIdentifier="amazon.nova-pro-v1:0")
 

@@ -1,0 +1,1 @@
+"""What an environment needs in an AWS account: CloudFormation, and a profile from its outputs."""
