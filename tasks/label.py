@@ -32,6 +32,7 @@ from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.cost import CostMeter
 from tasks.mapped import map_task
 from tasks.models import Buyer, Model, storable
+from tasks.pacing import pacer_of
 from tasks.runs import PRODUCTION_QUERIES
 from tasks.storage import aws_access
 
@@ -98,6 +99,7 @@ class Teacher:
             settings=model,
             price=settings.price(model),
             meter=stage.meter,
+            pacer=pacer_of(settings, model.id),
         )
         self.router_prompt = settings.prompt("router")
         self.write_prompt = settings.prompt("write_queries")

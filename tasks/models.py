@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from configs.settings import ModelPrice, ModelSettings
 from data_contracts.runs import Cost
 from reelroute.aws import speaking
 from tasks.answers import Answer, AnswerStore, request_key
-from tasks.cost import CostMeter
+from tasks.cost import CostMeter, estimate_tokens
+from tasks.pacing import Pacer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class Reply:
     """A model's answer.
 
     Attributes:
-        latency_ms: request to answer at the client, in milliseconds.
+        latency_ms: request to answer at the client, in milliseconds; waiting for the quota is
+            not in it.
     """
 
     text: str
@@ -39,6 +42,7 @@ class Model:
 
     Attributes:
         model_id: a foundation model, an inference profile, or a deployment's ARN.
+        pacer: keeps its calls below the model's quota, if it has one.
     """
 
     client: Any
@@ -46,6 +50,7 @@ class Model:
     settings: ModelSettings
     price: ModelPrice
     meter: CostMeter
+    pacer: Pacer | None = None
 
     def ask(
         self,
@@ -71,22 +76,27 @@ class Model:
             for i, text in enumerate(turns)
         ]
         characters = len(system) + sum(map(len, turns))
+        most = estimate_tokens(characters) + limit
         with self.meter.call(self.price, characters, limit) as bill:
-            started = time.perf_counter()
-            with speaking(f"asking {self.model_id}"):
-                answer = self.client.converse(
-                    modelId=self.model_id,
-                    system=[{"text": system}],
-                    messages=messages,
-                    inferenceConfig={
-                        "maxTokens": limit,
-                        "temperature": self.settings.temperature
-                        if temperature is None
-                        else temperature,
-                    },
-                )
-            latency_ms = (time.perf_counter() - started) * 1000
-            usage = answer["usage"]
+            with self.pacer.call(most) if self.pacer else nullcontext() as pace:
+                started = time.perf_counter()
+                with speaking(f"asking {self.model_id}"):
+                    answer = self.client.converse(
+                        modelId=self.model_id,
+                        system=[{"text": system}],
+                        messages=messages,
+                        inferenceConfig={
+                            "maxTokens": limit,
+                            "temperature": self.settings.temperature
+                            if temperature is None
+                            else temperature,
+                        },
+                    )
+                latency_ms = (time.perf_counter() - started) * 1000
+                usage = answer["usage"]
+                if pace:
+                    retries = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+                    pace.settle(usage["inputTokens"] + usage["outputTokens"], retries=retries)
             bill.settle(usage["inputTokens"], usage["outputTokens"])
         content = answer["output"].get("message", {}).get("content", [])
         text = storable("".join(block.get("text", "") for block in content))
