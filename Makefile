@@ -15,7 +15,7 @@ export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
 .PHONY: demo deploy worker test operation browser test-slow lint format bench-student \
-        bench-monitor chaos down install
+        bench-monitor bench-label chaos down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -73,6 +73,11 @@ chaos: $(STAMP)
 ## LINES="2000000": fewer lines)
 bench-monitor: $(STAMP)
 	$(BIN)/python -m benchmarks.monitor $(if $(LINES),--lines $(LINES))
+
+## bench-label: labelling at 64 queries at a time, under a quota, and its memory (30 minutes;
+## CURATOR_PYTHON=PYTHON: beside Bespoke Curator, which that Python has)
+bench-label: $(STAMP)
+	$(BIN)/python -m benchmarks.label
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

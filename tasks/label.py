@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
@@ -428,6 +428,8 @@ def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQu
     if not shared and parts:
         stage = replace(stage, meter=CostMeter(stage.meter.left_usd / len(parts)))
     labelled = Labelled(Spool(LabelledQuery), Spool(QuarantinedQuery))
+    # Shards share the calls in flight, so that one's last calls leave no room unused.
+    pool = ThreadPoolExecutor(settings.label.concurrency) if shared else None
     try:
         for part in map_task(
             settings.task_runner,
@@ -437,12 +439,15 @@ def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQu
             stage=stage,
             teacher=teacher if shared else None,
             progress=progress if shared else None,
+            pool=pool,
             concurrency=max(settings.label.concurrency // side_by_side, 1),
         ):
             labelled += part
             progress.show(max(progress.done, len(labelled.accepted) + len(labelled.quarantined)))
     finally:
-        if not shared:
+        if pool:
+            pool.shutdown()
+        else:
             teacher.recount()
     return labelled
 
@@ -453,9 +458,15 @@ def weigh_queries(
     teacher: Teacher | None,
     queries: Sequence[WrittenQuery],
     progress: Progress | None = None,
+    pool: ThreadPoolExecutor | None = None,
     concurrency: int | None = None,
 ) -> Labelled:
-    """Have the teacher weigh a shard of queries; what it answered before is not asked again."""
+    """Have the teacher weigh a shard of queries; what it answered before is not asked again.
+
+    Args:
+        pool: makes the calls; without one the shard has one of its own.
+        concurrency: its threads.
+    """
     teacher = teacher or Teacher(stage, purse=True)
     labelled = Labelled()
     answers: dict[str, tuple[Answer, bool]] = {}
@@ -463,8 +474,9 @@ def weigh_queries(
     def weigh(query: WrittenQuery) -> None:
         answers[query.text] = teacher.weigh(query.text)
 
-    with ThreadPoolExecutor(concurrency or stage.settings.label.concurrency) as pool:
-        for _ in _unordered(pool, weigh, queries):
+    own = ThreadPoolExecutor(concurrency or stage.settings.label.concurrency)
+    with own:  # starts no threads where it is not used
+        for _ in _unordered(pool or own, weigh, queries):
             if progress:
                 progress.advance()
     for query in queries:
@@ -538,6 +550,7 @@ def _unordered(
     except BaseException:
         for future in futures:
             future.cancel()
+        wait(futures)  # what is in flight is stored
         raise
 
 
