@@ -427,6 +427,11 @@ class Settings(_Section):
     def _prices(self) -> dict[str, Any]:
         return _yaml(CONFIGS / "prices.yaml")
 
+    @property
+    def price_source(self) -> str:
+        """Where the prices come from, and of when they are."""
+        return f"{self._prices['source']}, as of {self._prices['as_of']}"
+
     def price(self, model: ModelSettings) -> ModelPrice:
         """The price of a model's tokens.
 

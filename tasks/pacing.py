@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 HEADROOM: Final = 0.98
 #: How much of a quota's time a worker takes from the shared timeline at once, in seconds.
 STRETCH_SECONDS: Final = 1.0
-#: A worker asks for its next stretch so long before the present one ends, in seconds.
-LEAD_SECONDS: Final = 0.05
+#: A worker takes its next stretch so long before the present one ends, in seconds: the Prefect
+#: server may be slow.
+LEAD_SECONDS: Final = 1.0
 #: How far a call that passed too late lets the next ones catch up, in seconds.
-CATCH_UP_SECONDS: Final = 0.25
+CATCH_UP_SECONDS: Final = 0.5
 #: Seconds that a worker goes without the Prefect server before it asks it again.
 ALONE_SECONDS: Final = 60.0
 #: The first pause after the service pushed back, and the longest, in seconds.
@@ -116,16 +117,19 @@ class Lane:
         self._reserve = reserve
         self._clock, self._sleep = clock, sleep
         self._turn = threading.Lock()  # whose call is next
+        self._extending = threading.Lock()
         self._state = threading.Lock()
         self._left = 0.0  # of the stretch that was reserved
-        self._next = 0.0  # when the next call may pass
+        self._next = clock()  # when the next call may pass
         self._alone_until = 0.0
 
     def enter(self, amount: float) -> None:
         """Wait until so much of the quota may be used."""
         with self._turn:
-            if self._left < amount + self._per_second * LEAD_SECONDS:
-                self._extend(max(self._stretch, amount - self._left))
+            if self._left < amount:
+                with self._extending:
+                    if self._left < amount:  # otherwise another call has just extended it
+                        self._extend(max(self._stretch, amount - self._left))
             with self._state:
                 self._next = max(self._next, self._clock() - CATCH_UP_SECONDS)
             while (wait := self._next - self._clock()) > 0:
@@ -133,6 +137,12 @@ class Lane:
             with self._state:
                 self._left -= amount
                 self._next += amount / self._per_second
+        ahead = self._per_second * LEAD_SECONDS
+        if self._left < ahead and self._extending.acquire(blocking=False):
+            try:
+                self._extend(self._stretch)  # the other calls pass meanwhile
+            finally:
+                self._extending.release()
 
     def give_back(self, amount: float) -> None:
         """Return what a call set aside and did not use (or, negative, used beyond that)."""
@@ -146,8 +156,8 @@ class Lane:
             self._next = max(self._next, self._clock() + seconds)
 
     def _extend(self, amount: float) -> None:
-        wait = 0.0
-        if self._clock() >= self._alone_until:
+        wait, before, left = 0.0, self._clock(), self._left
+        if before >= self._alone_until:
             try:
                 wait = self._reserve(amount)
             except Exception as error:  # whatever is wrong with the server, calls go on
@@ -160,8 +170,8 @@ class Lane:
                     ALONE_SECONDS,
                 )
         with self._state:
-            # What is left of the stretch before is used up just before the new one begins.
-            begins = self._clock() + wait - self._left / self._per_second
+            # What was left of the stretch before is used up just before the new one begins.
+            begins = before + wait - left / self._per_second
             self._left += amount
             self._next = max(self._next, begins)
 
