@@ -134,7 +134,7 @@ class _Estimate:
         fresh = ceil(self._queries * FRESH_SHARE)
         held_out = min(len(benchmark_queries()) + fresh, MAX_PROMPTS_PER_JOB)
         held_out_and_shown = held_out + len(self._settings.evaluate.demo_queries)
-        asked = [("base student", models.student)]
+        asked: list[tuple[str, ModelSettings]] = [("base student", models.student)]
         if "bedrock" in students:
             asked.append(("distilled student", models.student))
         asked.append(("large baseline", models.large_baseline))
