@@ -8,6 +8,7 @@ checkout is imported. URL speaks chat completions.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -22,6 +23,10 @@ PROMPT = Path(__file__).parents[2] / "configs" / "prompts" / "router.md"
 def main() -> None:
     """Label, and print what it took as JSON."""
     queries, concurrent, url = sys.argv[1:]
+    litellm = importlib.util.find_spec("litellm")
+    folders = litellm.submodule_search_locations if litellm else None
+    # Its tokenizer is fetched from the network, unless another package's copy is named.
+    tokenizers = Path(folders[0] if folders else "", "litellm_core_utils", "tokenizers")
     with tempfile.TemporaryDirectory() as cache:
         os.environ |= {
             "CURATOR_CACHE_DIR": cache,
@@ -31,6 +36,7 @@ def main() -> None:
             "HF_HUB_OFFLINE": "1",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "OPENAI_API_KEY": "none",
+            "TIKTOKEN_CACHE_DIR": str(tokenizers),
         }
         from bespokelabs import curator
         from datasets import Dataset
