@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,9 @@ from benchmarks.chaos.world import free_port, prefect_environment, prefect_serve
 from benchmarks.label.ask import MODEL
 from benchmarks.machine import Machine
 from configs.settings import CONFIGS, ROOT, load_settings
+from data_contracts.heldout import words
 from deployments.embedded.aws import EmbeddedAws
+from deployments.embedded.models.corpus import recorded_answers
 from deployments.embedded.process import end
 from tasks.runs import Run
 from tasks.storage import Storage
@@ -39,9 +42,6 @@ RESULTS: Final = ROOT / "benchmarks" / "results"
 LATENCY_SECONDS: Final = 0.5
 AT_A_TIME: Final = 64
 CURATOR: Final = "CURATOR_PYTHON"
-_SUBJECTS = "dog storm stadium speech interview bridge forest kitchen trailer concert harbour crowd"
-_DEEDS = "barking speaking cheering running singing closing landing burning cooking arguing"
-_PLACES = "rain snow studio street night desert harbour classroom airport garden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,10 @@ HEADER: Final = (
 
 
 def queries(count: int) -> list[str]:
-    """So many queries, none of them near another."""
-    parts = [words.split() for words in (_SUBJECTS, _DEEDS, _PLACES)]
-    return [
-        f"{parts[0][n % 12]} {parts[1][n // 12 % 10]} in the {parts[2][n // 120 % 10]} "
-        f"clip {n:x} take {n * 7919 % 1_000_003:x} of reel {n * 104_729 % 999_983:x}"
-        for n in range(count)
-    ]
+    """So many queries of the corpus's words, none near another."""
+    vocabulary = sorted({word for answer in recorded_answers() for word in words(answer.query)})
+    draw = random.Random(7)
+    return [" ".join(draw.sample(vocabulary, 8)) for _ in range(count)]
 
 
 class Bench:
