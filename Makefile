@@ -15,7 +15,7 @@ export REELROUTE__AWS__ENDPOINT_URL := http://127.0.0.1:$(AWS_PORT)
 endif
 
 .PHONY: demo deploy worker test operation browser test-slow lint format bench-student \
-        bench-monitor bench-promotion chaos conformance down install
+        bench-label bench-monitor bench-promotion chaos conformance down install
 
 ## demo: the whole pipeline on this machine (SIZE=1000: a small one)
 demo: $(STAMP)
@@ -93,6 +93,11 @@ conformance: $(STAMP)
 ## bench-promotion: promotions and rollbacks while clients route at 50 requests a second (SECONDS=60)
 bench-promotion: $(STAMP)
 	$(BIN)/python -m benchmarks.promotion $(if $(SECONDS),--seconds $(SECONDS))
+
+## bench-label: labelling at 64 queries at a time, under a quota, and its memory (30 minutes;
+## CURATOR_PYTHON=PYTHON: beside Bespoke Curator, which that Python has)
+bench-label: $(STAMP)
+	$(BIN)/python -m benchmarks.label
 
 ## down: stop what `make demo` left up
 down: $(STAMP)

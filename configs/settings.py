@@ -23,6 +23,8 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -455,6 +457,17 @@ class TaskRunnerSettings(_Section):
     address: str | None = None
 
 
+class Quota(_Section):
+    """What the service lets an account ask a model in a minute, in one region.
+
+    Source: the Service Quotas console, "On-demand model inference requests (tokens) per minute".
+    """
+
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    #: Input and output together; an answer counts with its limit until it is there.
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+
+
 class BudgetSettings(_Section):
     """What one run may cost; the call that would pass it is not made."""
 
@@ -540,6 +553,23 @@ class Settings(_Section):
     cleanup: CleanupSettings = CleanupSettings()
     task_runner: TaskRunnerSettings = TaskRunnerSettings()
     budget: BudgetSettings
+    #: On-demand quotas by model id (a deployment's by the student's `customization_id`), which
+    #: all workers of the environment keep to together. A model that is not named has none.
+    quotas: dict[str, Quota] = Field(default_factory=dict)
+
+    @field_validator("quotas")
+    @classmethod
+    def _of_known_models(cls, quotas: dict[str, Quota], info: ValidationInfo) -> dict[str, Quota]:
+        models: ModelsSettings | None = info.data.get("models")
+        if models:
+            asked = (models.teacher, models.student, models.large_baseline, models.judge)
+            known = dict.fromkeys([*(model.id for model in asked), models.student.customization_id])
+            for name in quotas:
+                if name not in known:
+                    raise ValueError(
+                        f"no model of the profile is {name!r}; its models are {', '.join(known)}"
+                    )
+        return quotas
 
     @model_validator(mode="after")
     def _names_its_teacher(self) -> Settings:
@@ -581,6 +611,11 @@ class Settings(_Section):
     @cached_property
     def _prices(self) -> dict[str, Any]:
         return _yaml(CONFIGS / "prices.yaml")
+
+    @property
+    def price_source(self) -> str:
+        """Where the prices come from, and of when they are."""
+        return f"{self._prices['source']}, as of {self._prices['as_of']}"
 
     def price(self, model: ModelSettings) -> ModelPrice:
         """The price of a model's tokens.

@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections import defaultdict
+from array import array
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -62,20 +62,31 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 class NearIndex:
-    """Finds whether a query is near one that it holds, by an inverted index over words."""
+    """Finds whether a query is near one that it holds, by an inverted index over words.
+
+    Words are numbered and held in arrays: about 100 bytes a query besides its text.
+    """
 
     def __init__(self, queries: Iterable[str] = ()) -> None:
-        self._queries: list[tuple[str, frozenset[str]]] = []
-        self._by_word: defaultdict[str, list[int]] = defaultdict(list)
+        self._queries: list[str] = []
+        self._numbers: dict[str, int] = {}  # of the words
+        self._words = array("I")  # the queries' words, one query after the other
+        self._ends = array("Q", [0])  # where in them each query's words end
+        self._with_word: list[array[int]] = []  # by a word's number: positions of queries
         for query in queries:
             self.add(query)
 
     def add(self, query: str) -> None:
         """Hold one more query."""
-        position, its_words = len(self._queries), words(query)
-        self._queries.append((query, its_words))
-        for word in its_words:
-            self._by_word[word].append(position)
+        position = len(self._queries)
+        self._queries.append(query)
+        for word in words(query):
+            number = self._numbers.setdefault(word, len(self._numbers))
+            if number == len(self._with_word):
+                self._with_word.append(array("I"))
+            self._with_word[number].append(position)
+            self._words.append(number)
+        self._ends.append(len(self._words))
 
     def near(self, query: str, threshold: float) -> str | None:
         """The nearest held query whose word sets' Jaccard index reaches `threshold`, if any.
@@ -89,15 +100,19 @@ class NearIndex:
         """
         asked = words(query)
         must_share = math.ceil(threshold * len(asked) - 1e-9)
-        by_rarity = sorted(asked, key=lambda word: (len(self._by_word.get(word, ())), word))
-        probes = by_rarity[: len(asked) - must_share + 1]
-        candidates = {position for word in probes for position in self._by_word.get(word, ())}
+        known = {self._numbers[word] for word in asked if word in self._numbers}
+        # Words that no query has are the rarest.
+        probes = max(len(known) - must_share + 1, 0)
+        by_rarity = sorted(known, key=lambda number: (len(self._with_word[number]), number))
+        candidates = {at for number in by_rarity[:probes] for at in self._with_word[number]}
         best: tuple[float, int] | None = None
         for position in candidates:
-            index = jaccard(asked, self._queries[position][1])
+            its = self._words[self._ends[position] : self._ends[position + 1]]
+            shared = len(known.intersection(its))
+            index = shared / (len(asked) + len(its) - shared)
             if index >= threshold and (best is None or (index, -position) > (best[0], -best[1])):
                 best = (index, position)
-        return self._queries[best[1]][0] if best else None
+        return self._queries[best[1]] if best else None
 
 
 @cache

@@ -347,6 +347,32 @@ def doctor(config: str, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@click.command()
+@_config
+@click.option("--size", type=int, help="Scale the label plan to this many queries.")
+@click.option("--queries", "queries_file", metavar="FILE", help="Own queries, a line each.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
+def estimate(
+    config: str, size: int | None, queries_file: str | None, assignments: tuple[str, ...]
+) -> None:
+    """What a run may cost, stage by stage, beside the budget; asks for nothing."""
+    from tasks.estimate import estimate as expected
+    from tasks.estimate import estimate_text
+
+    overrides = _overrides(assignments)
+    if size is not None:
+        overrides["label.size"] = size
+    settings = load_settings(config, overrides)
+    own = None
+    if queries_file:
+        try:
+            text = Path(queries_file).read_text("utf-8", errors="replace")
+        except OSError as error:
+            raise ConfigError(f"queries {queries_file}: {error.strerror}") from None
+        own = [line for line in text.splitlines() if line.strip()]
+    click.echo(estimate_text(settings, expected(settings, own)))
+
+
 COMMANDS: Final[dict[str, click.Command]] = {
     "run": run,
     "stage": stage,
@@ -354,6 +380,7 @@ COMMANDS: Final[dict[str, click.Command]] = {
     "report": report,
     "trends": trends,
     "monitor": monitor,
+    "estimate": estimate,
     "rollback": rollback,
     "cleanup": cleanup,
     "doctor": doctor,

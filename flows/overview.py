@@ -11,7 +11,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
 
 from configs.settings import Settings
-from data_contracts.runs import STAGES, StageRecord
+from data_contracts.runs import NO_COST, STAGES, StageRecord
 from tasks.base import logger
 from tasks.reporting.text import inert
 from tasks.runs import Run
@@ -53,6 +53,7 @@ class Overview:
                 "| stage | state | attempt | s | $ | |",
                 "|---|---|---|---|---|---|",
                 *(self._rows.get(name, f"| {name} | | | | | |") for name in STAGES),
+                self._total(records),
                 "",
                 *self._report(latest.get("evaluate")),
                 *(
@@ -63,6 +64,14 @@ class Overview:
                 ),
             ]
         )
+
+    def _total(self, records: list[StageRecord]) -> str:
+        """What all attempts have bought, beside the budget."""
+        cost = sum((record.cost for record in records), NO_COST)
+        tokens = f"{cost.calls:,} calls, {cost.input_tokens + cost.output_tokens:,} tokens"
+        budget = f"of a budget of ${self._settings.budget.usd_per_run:g}"
+        simulated = " sim." if cost.simulated else ""
+        return f"| all attempts | | | | {cost.usd:.4f}{simulated} | {budget}; {tokens} |"
 
     def _report(self, evaluated: StageRecord | None) -> list[str]:
         if evaluated is None or "page" not in evaluated.files:

@@ -2,17 +2,20 @@
 
 Answers are kept in the bucket as part files of a few lines, written by group commit: callers
 that arrive while a part is being written share the next one. So a kill loses at most the calls
-that were in flight, at a fraction of an object an answer. `compact` joins the parts.
+that were in flight, at a fraction of an object an answer. `compact` joins the parts. On this
+machine they lie in a table on the disk: a store of any size takes little memory.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import sqlite3
 import threading
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Literal
@@ -25,6 +28,8 @@ from reelroute.problems import first_problem
 from tasks.storage import Storage
 
 _READERS = 8
+#: Answers that are read from the table, or files from the bucket, at once.
+_CHUNK = 256
 
 
 class Answer(Frozen):
@@ -81,7 +86,7 @@ class AnswerStore:
     def __init__(self, storage: Storage, prefix: str) -> None:
         self._storage = storage
         self._prefix = prefix.rstrip("/")
-        self._answers: dict[str, Answer] = {}
+        self._answers = _Table()
         self._pending: list[Answer] = []
         self._lock = threading.Lock()
         self._commit = threading.Lock()
@@ -102,10 +107,9 @@ class AnswerStore:
             self._write_pending()
         return self._answers.get(key)
 
-    def values(self) -> list[Answer]:
-        """All answers."""
-        with self._lock:
-            return list(self._answers.values())
+    def values(self) -> Iterator[Answer]:
+        """All answers, by key."""
+        return map(Answer.model_validate_json, self._answers.lines())
 
     def put(self, answer: Answer) -> None:
         """Store an answer; it is in the bucket when this returns."""
@@ -128,7 +132,7 @@ class AnswerStore:
                     with self._lock:
                         self._pending = [*batch, *self._pending]
                     raise
-                self._take(batch)
+                self._answers.take(batch)
 
     def refresh(self) -> list[str]:
         """Take in what others have stored meanwhile; the keys of all files."""
@@ -141,19 +145,15 @@ class AnswerStore:
         keys = self.refresh()
         if len(keys) <= 1:
             return
-        lines = sorted(self._answers.values(), key=lambda answer: answer.key)
-        data = gzip.compress(_lines(lines), mtime=0)
+        # Equal answers give equal bytes, so two who join them write the same file.
+        packed = io.BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
+            for line in self._answers.lines():
+                file.write(line + b"\n")
+        data = packed.getvalue()
         joined = f"{self._prefix}/joined-{hashlib.sha256(data).hexdigest()[:16]}.jsonl.gz"
         self._storage.put_file(joined, data, "application/gzip")
         self._storage.delete([key for key in keys if key != joined])
-
-    def _take(self, answers: Iterable[Answer]) -> None:
-        """Keep of several answers to one request the usable one, and the newest of those."""
-        with self._lock:
-            for answer in answers:
-                known = self._answers.get(answer.key)
-                if known is None or _rank(answer) >= _rank(known):
-                    self._answers[answer.key] = answer
 
     def _write_part(self, batch: list[Answer]) -> None:
         key = f"{self._prefix}/part-{uuid.uuid4().hex}.jsonl"
@@ -162,24 +162,91 @@ class AnswerStore:
 
     def _load(self, keys: list[str] | None = None) -> None:
         keys = list(self._storage.keys(f"{self._prefix}/")) if keys is None else keys
-        while True:
-            with ThreadPoolExecutor(_READERS) as readers:
-                objects = list(readers.map(self._storage.get, keys))
-            for key, stored in zip(keys, objects, strict=True):
-                if stored is not None:
-                    source = self._storage.uri(key)
-                    data = _unpacked(stored.data, source) if key.endswith(".gz") else stored.data
-                    self._take(_answer(line, source) for line in data.splitlines())
-                    self._known.add(key)
-            if None not in objects:
-                return
+        while not all(self._read(keys[at : at + _CHUNK]) for at in range(0, len(keys), _CHUNK)):
             # A part vanished: another run joined the parts meanwhile.
             keys = list(self._storage.keys(f"{self._prefix}/"))
 
+    def _read(self, keys: list[str]) -> bool:
+        """Take in the answers of files; whether all were there."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            objects = list(readers.map(self._storage.get, keys))
+        for key, stored in zip(keys, objects, strict=True):
+            if stored is not None:
+                source = self._storage.uri(key)
+                lines = _lines_of(stored.data, source, packed=key.endswith(".gz"))
+                self._answers.take(_answer(line, source) for line in lines)
+                self._known.add(key)
+        return None not in objects
 
-def _unpacked(data: bytes, source: str) -> bytes:
+
+class _Table:
+    """Answers by key on this machine's disk; safe to use from many threads.
+
+    Of several answers to one request it keeps the usable one, and the newest of those.
+    """
+
+    def __init__(self) -> None:
+        # A database without a name lies on the disk once it is large, and goes when it is closed.
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._lock = threading.Lock()
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA cache_size = -4000")  # KiB
+        self._database.execute(
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, usable INTEGER, at REAL, line BLOB) "
+            "WITHOUT ROWID"
+        )
+
+    def __len__(self) -> int:
+        with self._lock:
+            (count,) = self._database.execute("SELECT count(*) FROM answers").fetchone()
+        return int(count)
+
+    def take(self, answers: Iterable[Answer]) -> None:
+        rows = (
+            (a.key, a.status == "usable", a.at.timestamp(), a.model_dump_json().encode())
+            for a in answers
+        )
+        with self._lock:
+            self._database.execute("BEGIN")
+            try:
+                self._database.executemany(
+                    "INSERT INTO answers VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE "
+                    "SET usable = excluded.usable, at = excluded.at, line = excluded.line "
+                    "WHERE (excluded.usable, excluded.at) >= (answers.usable, answers.at)",
+                    rows,
+                )
+            finally:
+                self._database.execute("COMMIT")
+
+    def get(self, key: str) -> Answer | None:
+        with self._lock:
+            row = self._database.execute(
+                "SELECT line FROM answers WHERE key = ?", (key,)
+            ).fetchone()
+        return Answer.model_validate_json(row[0]) if row else None
+
+    def lines(self) -> Iterator[bytes]:
+        """All answers as JSON, by key."""
+        last = ""
+        while True:
+            with self._lock:
+                rows = self._database.execute(
+                    "SELECT key, line FROM answers WHERE key > ? ORDER BY key LIMIT ?",
+                    (last, _CHUNK),
+                ).fetchall()
+            if not rows:
+                return
+            yield from (line for _, line in rows)
+            last = rows[-1][0]
+
+
+def _lines_of(data: bytes, source: str, *, packed: bool) -> Iterator[bytes]:
+    if not packed:
+        yield from data.splitlines()
+        return
     try:
-        return gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as file:
+            yield from file
     except (OSError, EOFError, zlib.error) as error:
         raise StageError(
             f"{source} is not a whole file of answers: {error}. "
@@ -195,10 +262,6 @@ def _answer(line: bytes, source: str) -> Answer:
             f"{source} holds a line that is not an answer: {first_problem(error)}. "
             "Move the file away to ask those requests again"
         ) from None
-
-
-def _rank(answer: Answer) -> tuple[bool, datetime]:
-    return answer.status == "usable", answer.at
 
 
 def _lines(answers: list[Answer]) -> bytes:

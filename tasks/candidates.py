@@ -26,6 +26,7 @@ from tasks.answers import AnswerStore
 from tasks.base import StageContext
 from tasks.local_student import fetch_student
 from tasks.models import Buyer, Model, ask_once
+from tasks.pacing import pacer_of
 from tasks.releases import POINTER_KEY, release_before
 from tasks.storage import aws_access
 
@@ -233,6 +234,7 @@ class Candidates:
         price = self._settings.price(settings)
         store = AnswerStore(stage.storage, stage.run.key(f"evaluation/{folder}/{name}"))
         buyer = Buyer(stage.run.run_id, stage.attempt)
+        pacer = pacer_of(self._settings, model_id)
         before = buyer.bought(store.values(), price)  # by a start that was killed
         stage.meter.add(before, once=f"answers of {name}")
         return BedrockCandidate(
@@ -241,7 +243,7 @@ class Candidates:
             model=model_id,
             price=price,
             concurrency=self._settings.evaluate.concurrency,
-            bedrock=Model(self._client, model_id, settings, price, stage.meter),
+            bedrock=Model(self._client, model_id, settings, price, stage.meter, pacer),
             prompt=prompt,
             store=store,
             buyer=buyer,

@@ -24,6 +24,7 @@ from tasks.answers import AnswerStore
 from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.jobs import find_ours, wait
 from tasks.models import Buyer, Model, ask_once
+from tasks.pacing import pacer_of
 from tasks.storage import aws_access
 
 #: The statuses in which a deployment, or Provisioned Throughput, answers.
@@ -186,6 +187,7 @@ def smoke_test(stage: StageContext, deployment_arn: str) -> int:
         settings=settings.models.student,
         price=settings.price(settings.models.student),
         meter=stage.meter,
+        pacer=pacer_of(settings, deployment_arn),
     )
     prompt = settings.prompt("router").text
     store = AnswerStore(stage.storage, stage.run.key(f"deploy/answers-a{stage.attempt}"))

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from configs.settings import PlanCell
 from data_contracts.conversation import MIN_RECORDS
-from data_contracts.heldout import (
-    NearIndex,
-    in_fresh_share,
-    is_held_out,
-    near_benchmark,
-    normalise,
-)
+from data_contracts.heldout import NearIndex, in_fresh_share, is_held_out, near_benchmark
 from data_contracts.monitoring import PRODUCTION_DOMAIN, ProductionQuery
 from data_contracts.queries import (
     MAX_QUERY_CHARACTERS,
@@ -39,7 +34,9 @@ from tasks.base import Progress, StageContext, logger, stage_task
 from tasks.cost import CostMeter
 from tasks.mapped import map_task
 from tasks.models import Buyer, Model, Reply, storable
+from tasks.pacing import pacer_of
 from tasks.runs import PRODUCTION_QUERIES
+from tasks.spool import Spool
 from tasks.storage import aws_access
 
 
@@ -68,16 +65,16 @@ class Queries:
 
 @dataclass
 class Labelled:
-    """What the teacher's weights made of the queries."""
+    """What the teacher's weights made of the queries: a shard's in memory, a run's on the disk."""
 
-    accepted: list[LabelledQuery] = field(default_factory=list)
-    quarantined: list[QuarantinedQuery] = field(default_factory=list)
+    accepted: list[LabelledQuery] | Spool[LabelledQuery] = field(default_factory=list)
+    quarantined: list[QuarantinedQuery] | Spool[QuarantinedQuery] = field(default_factory=list)
     from_store: int = 0
     from_batches: int = 0
 
     def __iadd__(self, other: Labelled) -> Labelled:
-        self.accepted += other.accepted
-        self.quarantined += other.quarantined
+        self.accepted.extend(other.accepted)
+        self.quarantined.extend(other.quarantined)
         self.from_store += other.from_store
         self.from_batches += other.from_batches
         return self
@@ -107,6 +104,7 @@ class Teacher:
             settings=model,
             price=settings.price(model),
             meter=stage.meter,
+            pacer=pacer_of(settings, model.id),
         )
         self.router_prompt = settings.prompt("router")
         self.write_prompt = settings.prompt("write_queries")
@@ -234,7 +232,7 @@ class Teacher:
 
     def bought(self) -> Cost:
         """What this attempt has bought of the teacher, also before a kill."""
-        answers = [*self.labels.values(), *self.writing.values()]
+        answers = chain(self.labels.values(), self.writing.values())
         return self.buyer.bought(answers, self.model.price)
 
 
@@ -291,14 +289,14 @@ def write_queries(stage: StageContext, teacher: Teacher) -> Queries:
     cells = [_Cell(cell) for cell in stage.settings.plan()]
     total = sum(cell.plan.queries for cell in cells)
     found = Queries()
-    seen, index = set[str](), NearIndex()
+    index = NearIndex()
     progress = Progress("label-writing", f"the teacher writes {total} queries", total)
     with ThreadPoolExecutor(settings.concurrency) as pool:
         while unfilled := [cell for cell in cells if cell.missing > 0]:
             for done in _unordered(pool, lambda cell: _write_batch(stage, teacher, cell), unfilled):
                 progress.show(len(found.accepted) + done)
             for cell in unfilled:
-                _take(cell, found, seen, index, settings.near_duplicate)
+                _take(cell, found, index, settings.near_duplicate)
                 if cell.missing > 0 and cell.empty >= settings.max_empty_batches:
                     raise StageError(_unsatisfiable(cell))
             progress.show(len(found.accepted))
@@ -321,9 +319,7 @@ def _write_batch(stage: StageContext, teacher: Teacher, cell: _Cell) -> None:
     cell.fresh = read_queries(answer.texts[-1]) if answer.status == "usable" else []
 
 
-def _take(
-    cell: _Cell, found: Queries, seen: set[str], index: NearIndex, near_duplicate: float
-) -> None:
+def _take(cell: _Cell, found: Queries, index: NearIndex, near_duplicate: float) -> None:
     """Sort what a cell's batch brought into accepted, duplicates and quarantined."""
     before = len(cell.kept)
     origin: dict[str, Any] = {"difficulty": cell.plan.difficulty, "domain": cell.plan.domain}
@@ -336,7 +332,7 @@ def _take(
             problem = "more queries than were asked for"
         if problem:
             found.quarantined.append(QuarantinedQuery(query=raw, reason=problem, **origin))
-        elif _is_duplicate(text, seen, index, near_duplicate):
+        elif _is_duplicate(text, index, near_duplicate):
             found.duplicates.append(text)
         else:
             cell.kept.append(text)
@@ -345,12 +341,10 @@ def _take(
     cell.empty = 0 if len(cell.kept) > before else cell.empty + 1
 
 
-def _is_duplicate(text: str, seen: set[str], index: NearIndex, threshold: float) -> bool:
+def _is_duplicate(text: str, index: NearIndex, threshold: float) -> bool:
     """Whether the text equals or is near an earlier one; otherwise it becomes one."""
-    form = normalise(text)
-    if form in seen or index.near(text, threshold) is not None:
+    if index.near(text, threshold) is not None:
         return True
-    seen.add(form)
     index.add(text)
     return False
 
@@ -375,7 +369,7 @@ def read_own_queries(stage: StageContext, file: StoredFile) -> Queries:
     """
     settings = stage.settings.label
     found = Queries()
-    seen, index = set[str](), NearIndex()
+    index = NearIndex()
     for line in stage.storage.read(file).splitlines():
         if not line.strip():
             continue
@@ -388,7 +382,7 @@ def read_own_queries(stage: StageContext, file: StoredFile) -> Queries:
             problem = f"not UTF-8: {error.reason} at byte {error.start}"
         if problem:
             found.quarantined.append(QuarantinedQuery(query=text, reason=problem))
-        elif _is_duplicate(text, seen, index, settings.near_duplicate):
+        elif _is_duplicate(text, index, settings.near_duplicate):
             found.duplicates.append(text)
         else:
             found.accepted.append(WrittenQuery(text))
@@ -414,10 +408,9 @@ def is_from_production(file: StoredFile) -> bool:
 @stage_task
 def read_production_queries(stage: StageContext, file: StoredFile, found: Queries) -> Queries:
     """What the monitor sampled from production, beside the queries that are there already."""
-    seen, index = set[str](), NearIndex()
+    index = NearIndex()
     near = stage.settings.label.near_duplicate
     for query in found.accepted:
-        seen.add(normalise(query.text))
         index.add(query.text)
     for line in stage.storage.read(file).splitlines():
         found.asked += 1
@@ -430,7 +423,7 @@ def read_production_queries(stage: StageContext, file: StoredFile, found: Querie
                 QuarantinedQuery(query=raw, reason=reason, domain=PRODUCTION_DOMAIN)
             )
             continue
-        if _is_duplicate(text, seen, index, near):
+        if _is_duplicate(text, index, near):
             found.duplicates.append(text)
         else:
             found.accepted.append(WrittenQuery(text, domain=PRODUCTION_DOMAIN))
@@ -485,7 +478,9 @@ def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQu
     progress = Progress("label-weights", f"the teacher weighs {len(queries)} queries", len(queries))
     if not shared and parts:
         stage = replace(stage, meter=CostMeter(stage.meter.left_usd / len(parts)))
-    labelled = Labelled()
+    labelled = Labelled(Spool(LabelledQuery), Spool(QuarantinedQuery))
+    # Shards share the calls in flight, so that one's last calls leave no room unused.
+    pool = ThreadPoolExecutor(settings.label.concurrency) if shared else None
     try:
         for part in map_task(
             settings.task_runner,
@@ -495,12 +490,15 @@ def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQu
             stage=stage,
             teacher=teacher if shared else None,
             progress=progress if shared else None,
+            pool=pool,
             concurrency=max(settings.label.concurrency // side_by_side, 1),
         ):
             labelled += part
             progress.show(max(progress.done, len(labelled.accepted) + len(labelled.quarantined)))
     finally:
-        if not shared:
+        if pool:
+            pool.shutdown()
+        else:
             teacher.recount()
     return labelled
 
@@ -511,9 +509,15 @@ def weigh_queries(
     teacher: Teacher | None,
     queries: Sequence[WrittenQuery],
     progress: Progress | None = None,
+    pool: ThreadPoolExecutor | None = None,
     concurrency: int | None = None,
 ) -> Labelled:
-    """Have the teacher weigh a shard of queries; what it answered before is not asked again."""
+    """Have the teacher weigh a shard of queries; what it answered before is not asked again.
+
+    Args:
+        pool: makes the calls; without one the shard has one of its own.
+        concurrency: its threads.
+    """
     teacher = teacher or Teacher(stage, purse=True)
     labelled = Labelled()
     answers: dict[str, tuple[Answer, bool]] = {}
@@ -521,8 +525,9 @@ def weigh_queries(
     def weigh(query: WrittenQuery) -> None:
         answers[query.text] = teacher.weigh(query.text)
 
-    with ThreadPoolExecutor(concurrency or stage.settings.label.concurrency) as pool:
-        for _ in _unordered(pool, weigh, queries):
+    own = ThreadPoolExecutor(concurrency or stage.settings.label.concurrency)
+    with own:  # starts no threads where it is not used
+        for _ in _unordered(pool or own, weigh, queries):
             if progress:
                 progress.advance()
     for query in queries:
@@ -559,24 +564,26 @@ def store_labels(stage: StageContext, found: Queries, labelled: Labelled) -> dic
     Raises:
         StageError: more is in quarantine than the profile allows.
     """
-    quarantined = [*found.quarantined, *labelled.quarantined]
+    quarantined = Spool(QuarantinedQuery)
+    quarantined.extend(found.quarantined)
+    quarantined.extend(labelled.quarantined)
     run = stage.run
     files = {
-        "labelled": run.put_text("labelled/labelled.jsonl", _jsonl(labelled.accepted)),
+        "labelled": run.put_lines("labelled/labelled.jsonl", _jsonl(labelled.accepted)),
         "duplicates": run.put_text(
             "labelled/duplicates.jsonl",
             "".join(
                 json.dumps({"query": text}, ensure_ascii=False) + "\n" for text in found.duplicates
             ),
         ),
-        "quarantine": run.put_text("quarantine/label.jsonl", _jsonl(quarantined)),
+        "quarantine": run.put_lines("quarantine/label.jsonl", _jsonl(quarantined)),
     }
     share = len(quarantined) / max(found.asked, 1)
     if share > stage.settings.label.max_quarantined:
         raise StageError(
             f"{len(quarantined)} of {found.asked} queries went to quarantine ({share:.1%}, allowed "
             f"are {stage.settings.label.max_quarantined:.1%}); the first: "
-            f"{quarantined[0].reason}. All with their raw answers: "
+            f"{next(iter(quarantined)).reason}. All with their raw answers: "
             f"{run.storage.uri(files['quarantine'].key)}. Mend the teacher or its prompt, or "
             "raise `label.max_quarantined`, and run the stage again"
         )
@@ -592,7 +599,7 @@ def store_prompts(stage: StageContext, prompts: Sequence[WrittenQuery]) -> Store
         )
         for prompt in prompts
     )
-    return stage.run.put_text("labelled/prompts.jsonl", _jsonl(records))
+    return stage.run.put_lines("labelled/prompts.jsonl", _jsonl(records))
 
 
 def _unordered(
@@ -607,8 +614,14 @@ def _unordered(
     except BaseException:
         for future in futures:
             future.cancel()
+        wait(futures)  # what is in flight is stored
         raise
 
 
-def _jsonl(records: Iterable[LabelledQuery | QuarantinedQuery | UnlabelledQuery]) -> str:
-    return "".join(record.model_dump_json() + "\n" for record in records)
+def _jsonl(
+    records: Iterable[LabelledQuery | QuarantinedQuery | UnlabelledQuery],
+) -> Iterator[bytes]:
+    if isinstance(records, Spool):
+        yield from records.lines()
+    else:
+        yield from (record.model_dump_json().encode() + b"\n" for record in records)

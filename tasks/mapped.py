@@ -8,6 +8,7 @@ connections.
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -70,8 +71,9 @@ def map_task(
         return
     task = as_task(inspect.unwrap(function))
     with task_runner(where) as runner:
-        futures = [runner.submit(task, parameters={over: item, **static}) for item in items]
-        for future in futures:
+        futures = deque(runner.submit(task, parameters={over: item, **static}) for item in items)
+        while futures:
+            future = futures.popleft()  # what a task returned goes once it is taken
             future.wait()
             state = future.state
             if isinstance(state.data, ReelRouteError):

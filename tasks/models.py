@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from configs.settings import ModelPrice, ModelSettings
 from data_contracts.runs import Cost
 from reelroute.aws import speaking
 from tasks.answers import Answer, AnswerStore, request_key
-from tasks.cost import CostMeter
+from tasks.cost import CostMeter, estimate_tokens
+from tasks.pacing import Pacer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class Reply:
     """A model's answer.
 
     Attributes:
-        latency_ms: request to answer at the client, in milliseconds.
+        latency_ms: request to answer at the client, in milliseconds; waiting for the quota is
+            not in it.
     """
 
     text: str
@@ -51,6 +54,7 @@ class Model:
 
     Attributes:
         model_id: a foundation model, an inference profile, or a deployment's ARN.
+        pacer: keeps its calls below the model's quota, if it has one.
     """
 
     client: Any
@@ -58,6 +62,7 @@ class Model:
     settings: ModelSettings
     price: ModelPrice
     meter: CostMeter
+    pacer: Pacer | None = None
 
     def body(
         self,
@@ -107,11 +112,16 @@ class Model:
         body = self.body(system, turns, max_tokens=max_tokens, temperature=temperature)
         limit = body["inferenceConfig"]["maxTokens"]
         characters = len(system) + sum(map(len, turns))
+        most = estimate_tokens(characters) + limit
         with self.meter.call(self.price, characters, limit) as bill:
-            started = time.perf_counter()
-            with speaking(f"asking {self.model_id}"):
-                answer = self.client.converse(modelId=self.model_id, **body)
-            reply = Reply.of(answer, (time.perf_counter() - started) * 1000)
+            with self.pacer.call(most) if self.pacer else nullcontext() as pace:
+                started = time.perf_counter()
+                with speaking(f"asking {self.model_id}"):
+                    answer = self.client.converse(modelId=self.model_id, **body)
+                reply = Reply.of(answer, (time.perf_counter() - started) * 1000)
+                if pace:
+                    retries = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+                    pace.settle(reply.input_tokens + reply.output_tokens, retries=retries)
             bill.settle(reply.input_tokens, reply.output_tokens)
         return reply
 

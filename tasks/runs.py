@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -180,6 +181,10 @@ class Run:
         """Write a JSON file into the run's folder."""
         data = json.dumps(value, indent=2, ensure_ascii=False, default=str).encode() + b"\n"
         return self.storage.put_file(self.key(path), data, "application/json")
+
+    def put_lines(self, path: str, lines: Iterable[bytes]) -> StoredFile:
+        """Write a file of JSON lines, of any size, into the run's folder."""
+        return self.storage.put_pieces(self.key(path), lines, "application/jsonl")
 
     def put_text(self, path: str, text: str, content_type: str = "text/plain") -> StoredFile:
         """Write a text file into the run's folder, as UTF-8."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ _CONDITION_FAILED = (
     *("PreconditionFailed", "412", "ConditionalRequestConflict", "409"),
     *_ABSENT,
 )
+#: Bytes of an object that are held at a time where it is not needed whole.
+_PIECE = 1 << 20
 #: The metadata under which a conditional write's object tells whose it is.
 _MARK = "reelroute-write"
 
@@ -208,10 +211,56 @@ class Storage:
                 raise StageError(f"{self.uri(key)} reads back other bytes than were written")
         return file
 
+    def put_pieces(self, key: str, pieces: Iterable[bytes], content_type: str) -> StoredFile:
+        """Write an object of any size, piece by piece, and read it back as `put_file` does.
+
+        Raises:
+            StageError: what was read back is not what was written.
+        """
+        from boto3.s3.transfer import TransferConfig
+
+        digest, size = hashlib.sha256(), 0
+        with tempfile.NamedTemporaryFile(prefix="reelroute-") as local:
+            for piece in pieces:
+                local.write(piece)
+                digest.update(piece)
+                size += len(piece)
+            local.flush()
+            file = StoredFile(key=key, sha256=digest.hexdigest(), bytes=size)
+            if not self.verify(file):
+                with speaking(f"writing {self.uri(key)}"), open(local.name, "rb") as whole_file:
+                    self._client.upload_fileobj(
+                        whole_file,
+                        self.bucket,
+                        key,
+                        ExtraArgs={
+                            "ContentType": content_type,
+                            **self._encryption,
+                            **_tagging(key),
+                        },
+                        Config=TransferConfig(use_threads=False),
+                    )
+                if not self.verify(file):
+                    raise StageError(f"{self.uri(key)} reads back other bytes than were written")
+        return file
+
     def verify(self, file: StoredFile) -> bool:
         """Whether the file is there with its bytes."""
-        stored = self.get(file.key)
-        return stored is not None and hashlib.sha256(stored.data).hexdigest() == file.sha256
+
+        def digest() -> str:
+            answer = self._client.get_object(Bucket=self.bucket, Key=file.key)
+            found = hashlib.sha256()
+            for piece in answer["Body"].iter_chunks(_PIECE):
+                found.update(piece)
+            return found.hexdigest()
+
+        with speaking(f"reading {self.uri(file.key)}"):
+            try:
+                return whole(digest) == file.sha256
+            except ClientError as error:
+                if error_code(error) in _ABSENT:
+                    return False
+                raise
 
     def read(self, file: StoredFile) -> bytes:
         """A recorded file's bytes.

@@ -178,15 +178,16 @@ def world(aws_port: int, prefect_port: int) -> Iterator[World]:
     """
     with tempfile.TemporaryDirectory(prefix="reelroute-chaos-") as name:
         folder = Path(name)
-        api_url = f"http://127.0.0.1:{prefect_port or _free_port()}/api"
-        environment = _environment(folder, api_url)
-        with _prefect_server(api_url, folder, environment):
+        api_url = f"http://127.0.0.1:{prefect_port or free_port()}/api"
+        environment = prefect_environment(folder, api_url)
+        with prefect_server(api_url, folder, environment):
             preload(environment)
             with EmbeddedAws(aws_port, bucket="chaos-first") as aws:
                 yield World(aws, api_url, folder)
 
 
-def _environment(folder: Path, api_url: str) -> dict[str, str]:
+def prefect_environment(folder: Path, api_url: str) -> dict[str, str]:
+    """What the environment of a Prefect server of its own, and of its clients, holds."""
     return {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": api_url,
@@ -202,7 +203,8 @@ def _environment(folder: Path, api_url: str) -> dict[str, str]:
 
 
 @contextmanager
-def _prefect_server(api_url: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+def prefect_server(api_url: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A Prefect server, as long as the block lasts."""
     port = api_url.removesuffix("/api").rpartition(":")[2]
     log = folder / "prefect.log"
     with log.open("wb") as output:
@@ -244,7 +246,8 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

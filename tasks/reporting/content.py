@@ -12,6 +12,7 @@ from typing import Final, get_args
 
 from data_contracts.evaluation import (
     BASE_STUDENT,
+    LARGE_BASELINE,
     CandidateScores,
     EvaluationSummary,
     JudgeAgreement,
@@ -135,6 +136,7 @@ def report_content(report: ReportInput, charts: dict[str, bytes]) -> Content:
         Section("results", "Results", _results(report, charts)),
         Section("side-by-side", "Answers side by side", _side_by_side(report)),
         Section("latency", "Latency of one search", _latency(report, charts)),
+        Section("cost", "Cost of routing", _cost(report.summary)),
         Section("cascade", "The cascade", _cascade(report.summary, charts)),
         Section("slices", "Where they do well and badly", _slices(report.summary, charts)),
         Section("differences", "Paired differences", _differences(report.summary)),
@@ -486,6 +488,32 @@ def _latency(report: ReportInput, charts: dict[str, bytes]) -> list[Block]:
     return [
         f"{report.published.search_steps.note} They are: {listed}.",
         *_figure(charts, "latency_by_step"),
+        Table(header, rows, numeric=range(1, len(header))),
+    ]
+
+
+def _cost(summary: EvaluationSummary) -> list[Block]:
+    baseline = summary.candidate(LARGE_BASELINE)
+    if baseline is None or baseline.cost_per_1k_usd <= 0:
+        return []
+    rows = []
+    for candidate in summary.benchmark:
+        cost, saved = (
+            candidate.cost_per_1k_usd,
+            1 - candidate.cost_per_1k_usd / (baseline.cost_per_1k_usd),
+        )
+        rows.append(
+            [
+                Cell(candidate.name),
+                Cell(_simulated(candidate, text.usd(cost))),
+                Cell(_simulated(candidate, text.usd(1000 * cost))),
+                Cell(text.NOTHING if candidate is baseline else text.percent(saved)),
+            ]
+        )
+    header = ("Router", "Cost of 1,000 queries", "Of a million", f"Saved against {baseline.name}")
+    return [
+        "Tokens at the price list's prices, as the candidates were asked here. What the local "
+        "student's machine costs is not in it.",
         Table(header, rows, numeric=range(1, len(header))),
     ]
 

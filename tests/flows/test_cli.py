@@ -438,3 +438,23 @@ def test_a_window_of_logs_is_monitored(
     assert deployment == "monitor/local"
     assert parameters["overrides"] == {"monitor.window_minutes": 60}
     assert "11:00 to 2026-03-02 12:00 UTC: 30 requests, 30 queries" in said
+
+
+# --- estimate ----------------------------------------------------------------------------------
+
+
+def test_estimate_needs_no_server(place: Place) -> None:
+    config = place.profile(aws__endpoint_url="http://127.0.0.1:9")
+    said = fine("estimate", "--config", config, "--size", "1000")
+    assert re.search(r"^label +weights +embedded\.teacher-v1:0 +1,000 ", said, re.MULTILINE)
+    assert "The budget of $100 a run suffices" in said
+
+
+def test_estimate_takes_own_queries_and_says_where_there_are_none(
+    place: Place, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("one\n\ntwo\n", "utf-8")
+    said = fine("estimate", "--config", place.profile(), "--queries", str(own))
+    assert re.search(r"weights +embedded\.teacher-v1:0 +2 ", said)
+    assert "No such file" in refused("estimate", "--queries", str(tmp_path / "none.txt"))

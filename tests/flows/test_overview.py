@@ -45,3 +45,10 @@ def test_on_aws_the_files_are_a_link_into_the_console(place: Place) -> None:
         f"](https://s3.console.aws.amazon.com/s3/buckets/{place.bucket}"
         "?region=us-east-1&prefix=runs%2Frun-1%2F)" in shown
     )
+
+
+def test_it_ends_with_what_all_attempts_have_bought_beside_the_budget(finished: Finished) -> None:
+    (shown,) = overviews(finished.flow_run_id)
+    cost = finished.run.manifest().cost
+    assert f"| all attempts | | | | {cost.usd:.4f} sim. | of a budget of $100; " in shown
+    assert f"{cost.calls:,} calls, {cost.input_tokens + cost.output_tokens:,} tokens |" in shown

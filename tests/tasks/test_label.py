@@ -532,9 +532,9 @@ def test_many_threads_ask_each_query_once(place: Place, calls: CallsSince) -> No
 
 def test_the_default_plan_asks_for_what_the_recorded_queries_can_fill() -> None:
     recorded = recorded_answers()
-    seen, index = set[str](), NearIndex()
+    index = NearIndex()
     near_duplicate = load_settings().label.near_duplicate
-    assert [a.query for a in recorded if _is_duplicate(a.query, seen, index, near_duplicate)] == []
+    assert [a.query for a in recorded if _is_duplicate(a.query, index, near_duplicate)] == []
     assert sum(cell.queries for cell in load_settings().plan()) == len(recorded)
 
 

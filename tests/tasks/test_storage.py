@@ -255,3 +255,20 @@ def test_every_call_names_the_buckets_owner_where_the_profile_does(
         "ListObjectsV2",
         "PutObject",
     } <= {operation for operation, _ in named}
+
+
+def test_pieces_are_one_object_whatever_its_size(place: Place) -> None:
+    storage = place.storage()
+    piece = b"0123456789abcdef" * 65_536  # 1 MiB: twenty of them are sent in parts
+    file = storage.put_pieces("large", (piece for _ in range(20)), "text/plain")
+    assert storage.read(file) == piece * 20
+    assert storage.put_pieces("none", [], "text/plain").bytes == 0
+
+
+def test_pieces_that_are_there_already_are_not_written_again(
+    place: Place, calls: CallsSince
+) -> None:
+    storage = place.storage()
+    first = storage.put_pieces("twice", [b"a", b"b"], "text/plain")
+    assert storage.put_pieces("twice", [b"ab"], "text/plain") == first
+    assert calls.count("PutObject") == 1

@@ -146,6 +146,22 @@ def test_the_metric_table_has_a_column_a_candidate_and_marks_simulated_dollars()
     assert row(markdown, "Output format")[:2] == ["inconsistent", "consistent JSON"]
 
 
+def test_the_cost_of_routing_is_beside_the_saving_against_the_large_baseline() -> None:
+    markdown = evaluation_markdown(factory.report(), None).partition("## Cost of routing")[2]
+    assert row(markdown, "distilled-student") == [
+        "$0.0224 (simulated)",
+        "$22.40 (simulated)",
+        "96.0%",
+    ]
+    assert row(markdown, "local-student") == ["$0", "$0", "100%"]
+    assert row(markdown, "large-baseline")[2] == "–"
+
+
+def test_without_a_large_baseline_no_saving_is_claimed() -> None:
+    markdown = evaluation_markdown(factory.report((BASE_STUDENT, DISTILLED_STUDENT)), None)
+    assert "Cost of routing" not in markdown
+
+
 def test_rubric_and_judge_are_rows_of_their_own() -> None:
     markdown = evaluation_markdown(factory.report(), None)
     assert row(markdown, "Judge") != row(markdown, "Rubric (computed), 95% interval")
@@ -259,7 +275,7 @@ def test_both_have_the_same_sections_in_the_same_order() -> None:
     report, charts = factory.report(), {"weight_distribution": PNG}
     page = evaluation_page(report, charts)
     titles = sections(evaluation_markdown(report, charts))
-    assert len(titles) == 11
+    assert len(titles) == 12
     assert re.findall(r"<h2>(.*?)</h2>", page) == titles
     assert re.findall(r'<li><a href="#[a-z-]+">(.*?)</a>', page) == titles
 
