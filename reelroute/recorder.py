@@ -75,6 +75,10 @@ class Tally:
         )
 
 
+#: Whose answers are held against the model: botocore rewrites those of others after reading.
+_ANSWERS_HELD: Final = ("bedrock", "bedrock-runtime", "s3")
+
+
 def record(client: Any) -> None:
     """Record a client's calls, if the environment asks for it."""
     folder = os.environ.get(VARIABLE)
@@ -99,7 +103,7 @@ def record(client: Any) -> None:
     def answer(parsed: dict[str, Any], model: Any, **_: Any) -> None:
         if parsed["ResponseMetadata"]["HTTPStatusCode"] >= 300:
             note("error", model.name, _error_violations(model, parsed))
-        else:
+        elif service in _ANSWERS_HELD:
             members = {name: v for name, v in parsed.items() if name != "ResponseMetadata"}
             note("answer", model.name, response_violations(model, members))
 

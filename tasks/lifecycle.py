@@ -61,16 +61,19 @@ class Lifecycle:
 def configured_models(settings: Settings) -> dict[str, str]:
     """The profile's models: what they are for, by id; one that serves twice is named once."""
     models = settings.models
+    teaches = settings.distill.customization == "distillation"
     uses = (
         (models.teacher.id, "teacher"),
         (models.student.id, "student"),
         (models.student.customization_id, "student"),
         (models.large_baseline.id, "large baseline"),
         (models.judge.id, "judge"),
-        (models.distillation_teacher, "distillation teacher"),
+        (models.distillation_teacher if teaches else "", "distillation teacher"),
     )
     found: dict[str, list[str]] = {}
     for model_id, use in uses:
+        if not model_id:
+            continue
         roles = found.setdefault(model_id, [])
         if use not in roles:
             roles.append(use)

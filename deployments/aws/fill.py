@@ -42,8 +42,11 @@ PROFILE: Final[dict[str, Callable[[Mapping[str, str]], Any]]] = {
     "storage.bucket": _text("BucketName"),
     "storage.encryption": lambda made: "aws:kms" if "KeyArn" in made else None,
     "storage.kms_key_id": _text("KeyArn"),
+    "label.batch_role_arn": _text("BatchRoleArn"),
     "distill.role_arn": _text("CustomizationRoleArn"),
+    "distill.kms_key_id": _text("KeyArn"),
     "evaluate.role_arn": _text("EvaluationRoleArn"),
+    "evaluate.kms_key_id": _text("KeyArn"),
 }
 WORK_POOL: Final[dict[str, Callable[[Mapping[str, str]], Any]]] = {
     "variables.image": lambda made: (

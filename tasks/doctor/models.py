@@ -104,6 +104,8 @@ def _life(setup: Setup) -> Iterator[Finding]:
 
 def _pair(setup: Setup) -> Iterator[Finding]:
     models = setup.settings.models
+    if setup.settings.distill.customization != "distillation":
+        return
     bedrock = setup.client("bedrock")
     teachers = {_base(found) for found in foundation_models(bedrock, models.distillation_teacher)}
     student = _base(models.student.customization_id)

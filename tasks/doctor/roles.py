@@ -27,6 +27,8 @@ def _look(setting: str) -> Callable[[Setup], Iterator[Finding]]:
 
     def look(setup: Setup) -> Iterator[Finding]:
         arn = arn_of(setup.settings)
+        if arn is None:
+            return
         about = f"`{setting}`"
         account = arn.split(":")[4]
         if account != setup.account:

@@ -22,6 +22,7 @@ import tasks.base
 from configs.settings import ROOT
 from data_contracts.evaluation import DISTILLED_STUDENT, Prediction
 from data_contracts.heldout import benchmark_queries
+from deployments.embedded.bedrock import provisioned
 from deployments.embedded.bedrock.reported import REASON
 from deployments.embedded.faults import (
     REPORTED_STATE,
@@ -34,10 +35,12 @@ from deployments.embedded.strikes import INJECTED
 from reelroute.errors import ReelRouteError, RetryableAwsError, StageError
 from tasks.answer_text import answer_text
 from tasks.base import StageContext
+from tasks.batch import Job, collect_batch, note_batch, open_batches, start_batch
 from tasks.candidates import Asked
 from tasks.cleanup import Removal, _tags, plan_cleanup, remove
 from tasks.cost import CostMeter
 from tasks.deploy import (
+    buy_provisioned,
     create_deployment,
     deployment_status,
     deployment_still_active,
@@ -47,13 +50,37 @@ from tasks.deploy import (
 from tasks.distill import model_exists, start_job, wait_for_model
 from tasks.evaluate import HeldOut, predict
 from tasks.judge import read_judge, start_judge
+from tasks.label import Teacher, weights_key
 from tasks.models import Model
 from tests.conftest import Finished
-from tests.support import TEACHER, CallsSince, Place, fault, record
+from tests.support import TEACHER, CallsSince, Place, corpus_rows, fault, record
 from tests.tasks.test_distill import distilling
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+BATCH: Final[dict[str, Any]] = {
+    "label__batch_from": 100,
+    "label__batch_role_arn": "arn:aws:iam::123456789012:role/reelroute-bedrock",
+    "label__batch_poll_seconds": 0.02,
+}
+PROVISIONED: Final[dict[str, Any]] = {
+    "deploy__mode": "provisioned",
+    "deploy__provisioned": {"units": 1, "confirm_usd_per_hour": 20},
+}
+#: Looked at by the doctor alone, which is held to a table of its own (test_doctor.py), or before
+#: a run, where it warns (test_lifecycle.py); and what moves the stable deployment, whose states
+#: and errors test_stable.py has.
+ELSEWHERE: Final = {
+    "GetBucketEncryption",
+    "GetBucketLocation",
+    "GetBucketPolicy",
+    "GetBucketVersioning",
+    "GetFoundationModel",
+    "GetFoundationModelAvailability",
+    "GetInferenceProfile",
+    "GetPublicAccessBlock",
+    "UpdateCustomModelDeployment",
+}
 SERVICES: Final = ("bedrock", "bedrock-runtime", "s3")
 ROOMS: Final = ("reelroute", "tasks", "flows")
 GONE: Final = "arn:aws:bedrock:us-east-1:123456789012:{}/0123456789ab"
@@ -90,7 +117,9 @@ ANSWERS: Final = {
     ("DeleteCustomModelDeployment", "ResourceNotFoundException"): None,
     ("GetCustomModel", "ResourceNotFoundException"): False,
     ("GetCustomModelDeployment", "ResourceNotFoundException"): "gone",
+    ("DeleteProvisionedModelThroughput", "ResourceNotFoundException"): None,
     ("GetObject", "NoSuchKey"): None,
+    ("GetProvisionedModelThroughput", "ResourceNotFoundException"): "gone",
     ("HeadObject", "NoSuchKey"): False,
     ("ListTagsForResource", "ResourceNotFoundException"): {},
 }
@@ -115,6 +144,25 @@ WAITED_FOR: Final = {
         "Stopped": "fails",
         "Deleting": "fails",
     },
+    # Whatever it ends as, what it has answered is read, and the rest asked for again.
+    "GetModelInvocationJob": {
+        "Submitted": "waits",
+        "Validating": "waits",
+        "Scheduled": "waits",
+        "InProgress": "waits",
+        "Stopping": "waits",
+        "Completed": "done",
+        "PartiallyCompleted": "done",
+        "Expired": "done",
+        "Failed": "done",
+        "Stopped": "done",
+    },
+    "GetProvisionedModelThroughput": {
+        "Creating": "waits",
+        "Updating": "waits",
+        "InService": "done",
+        "Failed": "fails",
+    },
 }
 #: By listing and state: whether a later attempt takes up what an earlier one has made.
 TAKEN_UP: Final = {
@@ -133,6 +181,25 @@ TAKEN_UP: Final = {
         "Stopping": False,
         "Stopped": False,
         "Deleting": False,
+    },
+    # Its note in the bucket names the job, whatever it ended as; its answers are read.
+    "ListModelInvocationJobs": {
+        "Submitted": True,
+        "Validating": True,
+        "Scheduled": True,
+        "InProgress": True,
+        "Stopping": True,
+        "Completed": True,
+        "PartiallyCompleted": True,
+        "Expired": True,
+        "Failed": True,
+        "Stopped": True,
+    },
+    "ListProvisionedModelThroughputs": {
+        "Creating": True,
+        "Updating": True,
+        "InService": True,
+        "Failed": False,
     },
 }
 #: Whether a custom model in this state can be used again, and a deployment still be relied on.
@@ -172,6 +239,18 @@ class World:
 
     def judging(self, **more: Any) -> StageContext:
         return self.place.stage("evaluate", **more)
+
+    def labelling(self, attempt: int = 1) -> StageContext:
+        settings = self.place.settings(**BATCH)
+        run = self.place.run("run-1", settings=settings)
+        return self.place.stage("label", settings=settings, run=run, attempt=attempt)
+
+    def buying(self, attempt: int = 1) -> StageContext:
+        settings = self.place.settings(**PROVISIONED)
+        return self.place.stage("deploy", settings=settings, attempt=attempt)
+
+    def bought(self) -> str:
+        return once(buy_provisioned)(self.buying(), self.made("distill", "model_arn"))
 
     def judge_job(self) -> tuple[StageContext, tuple[str, ...]]:
         stage = self.judging()
@@ -218,6 +297,34 @@ def reading_judge(world: World) -> Callable[[], Any]:
     return lambda: once(read_judge)(stage, DISTILLED_STUDENT, arns, answers())
 
 
+def starting_batch(world: World) -> Callable[[], Any]:
+    stage = world.labelling()
+    noted = once(note_batch)(stage, Teacher(stage), texts())
+    return lambda: once(start_batch)(stage, noted)
+
+
+def collecting_batch(world: World) -> Callable[[], Any]:
+    stage = world.labelling()
+    teacher, wanted = Teacher(stage), {weights_key(text): text for text in texts()}
+    noted = once(note_batch)(stage, teacher, texts())
+    arn = once(start_batch)(stage, noted)
+    return lambda: once(collect_batch)(stage, teacher, Job(noted, arn, lambda: None), wanted)
+
+
+def looking_at_bought(world: World) -> Callable[[], str]:
+    settings, arn = world.place.settings(), world.bought()
+    return lambda: deployment_status(settings, arn)
+
+
+def waiting_for_bought(world: World) -> Callable[[], None]:
+    arn = world.bought()
+    return lambda: once(wait_until_active)(world.buying(), arn)
+
+
+def texts() -> list[str]:
+    return [row.query for row in corpus_rows(100)]
+
+
 def conflicting_put(world: World) -> Callable[[], bool]:
     """A conditional write that meets another's object, and looks whose it is."""
     storage = world.place.storage()
@@ -240,8 +347,11 @@ CALLED: Final[dict[str, Callable[[World], Callable[[], Any]]]] = {
         lambda: once(start_judge)(w.judging(), DISTILLED_STUDENT, answers())
     ),
     "CreateModelCustomizationJob": lambda w: lambda: once(start_job)(distilling(w.place)),
+    "CreateModelInvocationJob": starting_batch,
+    "CreateProvisionedModelThroughput": lambda w: w.bought,
     "DeleteCustomModel": lambda w: w.removed("model", "custom-model/imported"),
     "DeleteCustomModelDeployment": lambda w: w.removed("deployment", "custom-model-deployment"),
+    "DeleteProvisionedModelThroughput": lambda w: w.removed("provisioned", "provisioned-model"),
     "DeleteObjects": lambda w: lambda: w.place.storage().delete(["a"]),
     "GetCustomModel": lambda w: (
         lambda: model_exists(w.place.settings(), w.made("distill", "model_arn"))
@@ -253,6 +363,8 @@ CALLED: Final[dict[str, Callable[[World], Callable[[], Any]]]] = {
     "GetModelCustomizationJob": lambda w: (
         lambda: once(wait_for_model)(distilling(w.place), w.made("distill", "job_arn"))
     ),
+    "GetModelInvocationJob": collecting_batch,
+    "GetProvisionedModelThroughput": looking_at_bought,
     "GetObject": lambda w: lambda: w.place.storage().get("nothing"),
     "HeadObject": conflicting_put,
     "ListCustomModelDeployments": lambda w: (
@@ -263,6 +375,8 @@ CALLED: Final[dict[str, Callable[[World], Callable[[], Any]]]] = {
         lambda: once(start_judge)(w.judging(), DISTILLED_STUDENT, answers())
     ),
     "ListModelCustomizationJobs": lambda w: lambda: once(start_job)(distilling(w.place)),
+    "ListModelInvocationJobs": starting_batch,
+    "ListProvisionedModelThroughputs": lambda w: w.bought,
     "ListObjectsV2": lambda w: lambda: list(w.place.storage().keys("nothing/")),
     "ListTagsForResource": reading_tags,
     "PutObject": lambda w: lambda: w.place.storage().put("a", b"1"),
@@ -310,7 +424,8 @@ def states(operation: str) -> set[str]:
 
 
 @pytest.fixture
-def world(place: Place, finished: Finished) -> Iterator[World]:
+def world(place: Place, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(provisioned, "SECONDS_TO_SERVICE", 0)
     # What is created here is not waited for, so it need not train.
     with fault(place.aws, STUCK_JOBS, operations=["CreateModelCustomizationJob"]):
         yield World(place, finished)
@@ -320,7 +435,7 @@ def world(place: Place, finished: Finished) -> Iterator[World]:
 
 
 def test_every_operation_that_the_code_calls_is_in_the_table() -> None:
-    assert called_in_the_code() == CALLED.keys()
+    assert called_in_the_code() == CALLED.keys() | ELSEWHERE
 
 
 def test_every_state_of_the_api_models_is_in_the_tables() -> None:
@@ -377,6 +492,8 @@ def test_prefect_tries_again_until_the_service_answers(
 WAITING: Final[dict[str, Callable[[World], Callable[[], Any]]]] = {
     "GetModelCustomizationJob": CALLED["GetModelCustomizationJob"],
     "GetEvaluationJob": reading_judge,
+    "GetModelInvocationJob": collecting_batch,
+    "GetProvisionedModelThroughput": waiting_for_bought,
     "GetCustomModelDeployment": lambda w: (
         lambda: once(wait_until_active)(w.deploying(), w.made("deploy", "deployment_arn"))
     ),
@@ -412,7 +529,21 @@ TAKING: Final[dict[str, Callable[[World, int], Any]]] = {
     "ListEvaluationJobs": lambda w, n: once(start_judge)(
         w.judging(attempt=n), DISTILLED_STUDENT, answers()
     ),
+    "ListModelInvocationJobs": lambda w, n: taking_batch(w, n),
+    "ListProvisionedModelThroughputs": lambda w, n: once(buy_provisioned)(
+        w.buying(attempt=n), w.made("distill", "model_arn")
+    ),
 }
+
+
+def taking_batch(world: World, attempt: int) -> Any:
+    """The job of the first attempt's batch, which the attempt finds noted or notes."""
+    stage = world.labelling(attempt)
+    teacher = Teacher(stage)
+    noted = once(open_batches)(stage, teacher, texts()) or [
+        once(note_batch)(stage, teacher, texts())
+    ]
+    return once(start_batch)(stage, noted[0])
 
 
 @pytest.mark.parametrize(

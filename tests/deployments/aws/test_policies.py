@@ -39,6 +39,15 @@ NEEDS: Final = {
         "bedrock:TagResource",
         "iam:PassRole",
     },
+    "bedrock:CreateModelInvocationJob": {
+        "bedrock:CreateModelInvocationJob",
+        "bedrock:TagResource",
+        "iam:PassRole",
+    },
+    "bedrock:CreateProvisionedModelThroughput": {
+        "bedrock:CreateProvisionedModelThroughput",
+        "bedrock:TagResource",
+    },
     "bedrock:CreateModelCustomizationJob": {
         "bedrock:CreateModelCustomizationJob",
         "bedrock:TagResource",

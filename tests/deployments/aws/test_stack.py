@@ -184,7 +184,7 @@ def test_what_fargate_needs_is_made_and_filled_in(stack: Stack, tmp_path: Path) 
 def test_a_key_of_the_stacks_own_is_written_beside_the_bucket(tmp_path: Path) -> None:
     path = tmp_path / "production.yaml"
     shutil.copy(ROOT / "configs" / "aws.yaml", path)
-    key = "arn:aws:kms:us-east-1:123456789012:key/1"
+    key = "arn:aws:kms:us-east-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
     fill(path, {"KeyArn": key, "BucketName": "a-bucket"})
     storage = load_settings(path).storage
     assert (storage.bucket, storage.encryption, storage.kms_key_id) == ("a-bucket", "aws:kms", key)
