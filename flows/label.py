@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from configs.settings import Settings
 from flows.stage import stage_flow
 from tasks.base import StageContext, StageResult
@@ -20,6 +22,7 @@ from tasks.label import (
     write_queries,
 )
 from tasks.runs import Run
+from tasks.spool import Spool
 
 
 def _plan_or_own_queries(settings: Settings, run: Run) -> dict[str, str]:
@@ -53,13 +56,14 @@ def label(stage: StageContext) -> StageResult:
         found = read_own_queries(stage, own_queries)
 
     prompts_only = stage.settings.distill.training_data == "prompts"
-    examples: list[WrittenQuery] = found.accepted
+    examples: Sequence[WrittenQuery] | Spool[WrittenQuery] = found.accepted
     prompts: list[WrittenQuery] = []
     if prompts_only:
         examples, prompts = choose_examples(
-            found.accepted, stage.settings.distill.labelled_examples
+            list(found.accepted), stage.settings.distill.labelled_examples
         )
-    weigh_in_batches(stage, teacher, [query.text for query in examples])
+    if stage.settings.label.batch_from is not None:
+        weigh_in_batches(stage, teacher, [query.text for query in examples])
     labelled = weigh_all(stage, teacher, examples)
     files = store_labels(stage, found, labelled)
     if prompts_only:

@@ -190,7 +190,7 @@ class _Table:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._lock = threading.Lock()
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA cache_size = -4000")  # KiB
+        self._database.execute("PRAGMA cache_size = -1000")  # KiB
         self._database.execute(
             "CREATE TABLE answers (key TEXT PRIMARY KEY, usable INTEGER, at REAL, line BLOB) "
             "WITHOUT ROWID"

@@ -58,7 +58,9 @@ class Queries:
     """
 
     asked: int = 0
-    accepted: list[WrittenQuery] = field(default_factory=list)
+    accepted: list[WrittenQuery] | Spool[WrittenQuery] = field(
+        default_factory=lambda: Spool(WrittenQuery)
+    )
     duplicates: list[str] = field(default_factory=list)
     quarantined: list[QuarantinedQuery] = field(default_factory=list)
 
@@ -370,7 +372,8 @@ def read_own_queries(stage: StageContext, file: StoredFile) -> Queries:
     settings = stage.settings.label
     found = Queries()
     index = NearIndex()
-    for line in stage.storage.read(file).splitlines():
+    for match in re.finditer(rb"[^\r\n]+", stage.storage.read(file)):
+        line = match[0]
         if not line.strip():
             continue
         found.asked += 1
@@ -456,13 +459,17 @@ def choose_examples(
     return examples, others
 
 
-def shards(queries: Sequence[WrittenQuery], size: int) -> Iterator[Sequence[WrittenQuery]]:
+def shards(
+    queries: Sequence[WrittenQuery] | Spool[WrittenQuery], size: int
+) -> Iterator[Sequence[WrittenQuery]]:
     """The queries in shards, one a task."""
     for start in range(0, len(queries), size):
         yield queries[start : start + size]
 
 
-def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQuery]) -> Labelled:
+def weigh_all(
+    stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQuery] | Spool[WrittenQuery]
+) -> Labelled:
     """Have the teacher weigh the queries, shard by shard, where the profile has tasks run.
 
     Threads share the teacher, its store and its meter. On Dask each shard has a teacher of its
@@ -472,12 +479,12 @@ def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQu
         StageError, AwsError: a shard ended with it; what was answered is stored and counted.
     """
     settings = stage.settings
-    parts = list(shards(queries, settings.label.shard_size))
-    side_by_side = max(min(settings.task_runner.workers, len(parts)), 1)
+    parts = -(-len(queries) // settings.label.shard_size)
+    side_by_side = max(min(settings.task_runner.workers, parts), 1)
     shared = settings.task_runner.kind == "threads"
     progress = Progress("label-weights", f"the teacher weighs {len(queries)} queries", len(queries))
     if not shared and parts:
-        stage = replace(stage, meter=CostMeter(stage.meter.left_usd / len(parts)))
+        stage = replace(stage, meter=CostMeter(stage.meter.left_usd / parts))
     labelled = Labelled(Spool(LabelledQuery), Spool(QuarantinedQuery))
     # Shards share the calls in flight, so that one's last calls leave no room unused.
     pool = ThreadPoolExecutor(settings.label.concurrency) if shared else None
@@ -486,7 +493,7 @@ def weigh_all(stage: StageContext, teacher: Teacher, queries: Sequence[WrittenQu
             settings.task_runner,
             weigh_queries,
             "queries",
-            parts,
+            shards(queries, settings.label.shard_size),
             stage=stage,
             teacher=teacher if shared else None,
             progress=progress if shared else None,

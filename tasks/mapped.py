@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -19,6 +20,8 @@ from reelroute.errors import ConfigError, ReelRouteError
 from tasks.base import as_task
 
 R = TypeVar("R")
+#: Tasks that are submitted before the first of them is done.
+AHEAD = 64
 
 
 def task_runner(settings: TaskRunnerSettings) -> TaskRunner[Any]:
@@ -51,7 +54,7 @@ def map_task(
     where: TaskRunnerSettings,
     function: Callable[..., R],
     over: str,
-    items: Sequence[Any],
+    items: Iterable[Any],
     /,
     **static: Any,
 ) -> Iterator[R]:
@@ -67,15 +70,23 @@ def map_task(
     Raises:
         ReelRouteError: a task ended with it; those that run meanwhile end, too.
     """
-    if not items:
-        return
     task = as_task(inspect.unwrap(function))
+    waiting = iter(items)
     with task_runner(where) as runner:
-        futures = deque(runner.submit(task, parameters={over: item, **static}) for item in items)
+
+        def submit(count: int) -> list[Any]:
+            return [
+                runner.submit(task, parameters={over: item, **static})
+                for item in islice(waiting, count)
+            ]
+
+        # Items, and what came of them, are held only while it is their turn.
+        futures = deque(submit(AHEAD))
         while futures:
-            future = futures.popleft()  # what a task returned goes once it is taken
+            future = futures.popleft()
             future.wait()
             state = future.state
             if isinstance(state.data, ReelRouteError):
                 raise state.data
             yield cast(R, state.result())
+            futures += submit(1)

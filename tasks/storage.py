@@ -25,6 +25,8 @@ _CONDITION_FAILED = (
 )
 #: Bytes of an object that are held at a time where it is not needed whole.
 _PIECE = 1 << 20
+#: Bytes of a part of an object that is sent in parts, the service's least.
+_PART = 5 << 20
 #: The metadata under which a conditional write's object tells whose it is.
 _MARK = "reelroute-write"
 
@@ -238,7 +240,7 @@ class Storage:
                             **self._encryption,
                             **_tagging(key),
                         },
-                        Config=TransferConfig(use_threads=False),
+                        Config=TransferConfig(use_threads=False, multipart_chunksize=_PART),
                     )
                 if not self.verify(file):
                     raise StageError(f"{self.uri(key)} reads back other bytes than were written")

@@ -94,7 +94,7 @@ def queries(count: int) -> list[str]:
     """So many queries of the corpus's words, none near another."""
     vocabulary = sorted({word for answer in recorded_answers() for word in words(answer.query)})
     draw = random.Random(7)
-    return [" ".join(draw.sample(vocabulary, 8)) for _ in range(count)]
+    return [" ".join(draw.sample(vocabulary, 6)) for _ in range(count)]
 
 
 class Bench:

@@ -394,7 +394,9 @@ def test_the_same_answers_give_the_same_set_however_they_arrive(
     side_by_side, alone = (planned(place, label__concurrency=n) for n in (8, 1))
     first = write_queries(side_by_side, Teacher(side_by_side))
     asked = calls.asked()
-    assert write_queries(alone, Teacher(alone)) == first
+    second = write_queries(alone, Teacher(alone))
+    assert list(second.accepted) == list(first.accepted)
+    assert dataclasses.replace(second, accepted=[]) == dataclasses.replace(first, accepted=[])
     assert calls.asked() == asked
 
 
@@ -404,7 +406,7 @@ def test_a_new_round_writes_new_queries_and_the_same_round_is_not_paid_twice(
     first = write_queries(planned(place), Teacher(planned(place)))
     paid = calls.asked()
     again = write_queries(planned(place), Teacher(planned(place)))
-    assert (again.accepted, calls.asked()) == (first.accepted, paid)
+    assert (list(again.accepted), calls.asked()) == (list(first.accepted), paid)
     stage = planned(place, label__round="2026-w48")
     newer = write_queries(stage, Teacher(stage))
     assert calls.asked() > paid

@@ -77,7 +77,8 @@ class FoundationModel:
     def _lifecycle(self) -> dict[str, Any]:
         if self.days_left is None:
             return {"status": "ACTIVE", "startOfLifeTime": _START_OF_LIFE}
-        end = datetime.now(UTC) + timedelta(days=self.days_left)
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        end = today + timedelta(days=self.days_left)
         return {
             "status": "LEGACY",
             "startOfLifeTime": _START_OF_LIFE,
