@@ -22,6 +22,7 @@ def test_a_started_run_keeps_profile_prompts_and_own_queries(place: Place) -> No
         "inputs/prompts/router.md",
         "inputs/prompts/write_queries.md",
         "inputs/prompts/repair.md",
+        "inputs/prompts/judge.md",
     }
     own = run.own_queries()
     assert own is not None
