@@ -105,6 +105,7 @@ def _life(setup: Setup) -> Iterator[Finding]:
 def _pair(setup: Setup) -> Iterator[Finding]:
     models = setup.settings.models
     if setup.settings.distill.customization != "distillation":
+        yield Finding("note", PAIR, "fine-tuning needs none")
         return
     bedrock = setup.client("bedrock")
     teachers = {_base(found) for found in foundation_models(bedrock, models.distillation_teacher)}

@@ -14,7 +14,11 @@ from tasks.doctor.account import CREDENTIALS
 from tasks.doctor.findings import Check, Finding, Setup
 
 #: The roles of the profile, by setting: the ARN, and the kind of job that works under it.
-ROLES: Final[dict[str, tuple[Callable[[Settings], str], str]]] = {
+ROLES: Final[dict[str, tuple[Callable[[Settings], str | None], str]]] = {
+    "label.batch_role_arn": (
+        lambda settings: settings.label.batch_role_arn,
+        "model-invocation-job",
+    ),
     "distill.role_arn": (lambda settings: settings.distill.role_arn, "model-customization-job"),
     "evaluate.role_arn": (lambda settings: settings.evaluate.role_arn, "evaluation-job"),
 }
@@ -28,6 +32,7 @@ def _look(setting: str) -> Callable[[Setup], Iterator[Finding]]:
     def look(setup: Setup) -> Iterator[Finding]:
         arn = arn_of(setup.settings)
         if arn is None:
+            yield Finding("note", f"`{setting}`", "not set, and not needed")
             return
         about = f"`{setting}`"
         account = arn.split(":")[4]

@@ -143,6 +143,11 @@ BROKEN = [
         [("error", "`distill.role_arn`", "no role", "deploy deployments/aws/stack.yaml")],
     ),
     Broken(
+        "a batch role that isn't there",
+        settings(label__batch_role_arn=f"arn:aws:iam::{ACCOUNT}:role/nobody"),
+        [("error", "`label.batch_role_arn`", "no role", "deploy deployments/aws/stack.yaml")],
+    ),
+    Broken(
         "a role of another account",
         settings(evaluate__role_arn="arn:aws:iam::000000000000:role/change-me"),
         [("error", "`evaluate.role_arn`", "account 000000000000, the credentials to 123", "set")],

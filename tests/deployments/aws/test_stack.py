@@ -212,6 +212,7 @@ def test_the_templates_outputs_are_those_that_profiles_take(stack: Stack) -> Non
 def on_stack(stack: Stack, place: Place) -> Place:
     """A place in the stack's bucket, with the stack's roles."""
     roles = {
+        "label.batch_role_arn": stack.outputs["BatchRoleArn"],
         "distill.role_arn": stack.outputs["CustomizationRoleArn"],
         "evaluate.role_arn": stack.outputs["EvaluationRoleArn"],
     }
