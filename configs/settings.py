@@ -181,6 +181,14 @@ class LabelSettings(_Section):
             )
         return self
 
+    @property
+    def at_work(self) -> int:
+        """Queries that are worked on together: asked, or answered and on the way to the store.
+
+        A kill may repeat so many calls. Storing takes no place from the calls in flight.
+        """
+        return self.concurrency + self.concurrency // 4
+
 
 class ValidateSettings(_Section):
     """What a labelled set as a whole must fulfil."""

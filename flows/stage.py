@@ -205,11 +205,11 @@ def _attempt(context: StageContext, body: StageBody) -> State[Any]:
 def _repeats(context: StageContext) -> dict[str, int]:
     """How often an attempt was started, and how many model calls its kills may have repeated.
 
-    What was in flight at a kill was bought, but its answers could not be stored.
+    What was in flight at a kill, or on the way to the store, was bought and could not be stored.
     """
     settings = context.settings
     in_flight = {
-        "label": settings.label.concurrency,
+        "label": settings.label.at_work,
         "deploy": 1,
         "evaluate": settings.evaluate.concurrency,
         "promote": int(settings.deploy.mode == "stable"),

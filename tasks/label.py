@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from threading import BoundedSemaphore
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -119,6 +120,7 @@ class Teacher:
             stage.storage, f"label-store/{teacher}/writing-{self.write_prompt.sha256[:16]}"
         )
         self.buyer = Buyer(stage.run.run_id, stage.attempt)
+        self._in_flight = BoundedSemaphore(settings.label.concurrency)
         if not purse:
             # What a killed start of this attempt has bought.
             stage.meter.add(self.bought(), once="answers of the teacher")
@@ -152,7 +154,11 @@ class Teacher:
         inputs = outputs = 0
         latency_ms = 0.0
         for turn in range(2):
-            reply = first if first and not turn else self.model.ask(system, turns, **inference)
+            if first and not turn:
+                reply = first
+            else:
+                with self._in_flight:
+                    reply = self.model.ask(system, turns, **inference)
             texts.append(reply.text)
             inputs, outputs = inputs + reply.input_tokens, outputs + reply.output_tokens
             latency_ms = reply.latency_ms
@@ -487,7 +493,7 @@ def weigh_all(
         stage = replace(stage, meter=CostMeter(stage.meter.left_usd / parts))
     labelled = Labelled(Spool(LabelledQuery), Spool(QuarantinedQuery))
     # Shards share the calls in flight, so that one's last calls leave no room unused.
-    pool = ThreadPoolExecutor(settings.label.concurrency) if shared else None
+    pool = ThreadPoolExecutor(settings.label.at_work) if shared else None
     try:
         for part in map_task(
             settings.task_runner,

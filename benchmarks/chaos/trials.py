@@ -325,7 +325,7 @@ def _concurrency(site: Site, stage: str) -> int:
     """The model calls that a stage has in flight together."""
     settings = site.settings
     return {
-        "label": settings.label.concurrency,
+        "label": settings.label.at_work,
         "deploy": 1,
         "evaluate": settings.evaluate.concurrency,
     }.get(stage, 0)

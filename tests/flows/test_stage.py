@@ -203,7 +203,7 @@ def test_a_kill_leaves_no_record_so_that_the_same_attempt_goes_on(place: Place) 
     assert lab().name == "Completed"
     assert attempts == [1, 1]
     (found,) = lab.records
-    in_flight = place.settings().label.concurrency
+    in_flight = place.settings().label.at_work
     assert (found.metrics["starts"], found.metrics["calls_repeated_at_most"]) == (2, in_flight)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from tasks.label import (
     shards,
     store_labels,
     store_prompts,
+    weigh_all,
     weigh_queries,
     write_queries,
 )
@@ -607,3 +609,38 @@ def test_prompts_are_stored_with_where_they_come_from(place: Place) -> None:
     assert stored == [
         {"query": q.text, "difficulty": q.difficulty, "domain": q.domain} for q in queries
     ]
+
+
+def test_what_is_being_stored_takes_no_place_from_the_calls_in_flight(place: Place) -> None:
+    """And no more calls are in flight than the profile allows, though more queries are at work."""
+    settings = place.settings(label__concurrency=4)
+    stage = place.stage("label", settings=settings)
+    lock, state = threading.Lock(), Counter[str]()
+    asked_while_storing = threading.Event()
+
+    class Counting(Scripted):
+        def converse(self, **request: Any) -> dict[str, Any]:
+            with lock:
+                state["asked"] += 1
+                state["now"] += 1
+                state["most"] = max(state["most"], state["now"])
+                if state["asked"] > 4:
+                    asked_while_storing.set()
+            try:
+                return super().converse(**request)
+            finally:
+                with lock:
+                    state["now"] -= 1
+
+    teacher = Teacher(stage)
+    client = Counting(teacher.model.client, lambda _, text: text)
+    teacher.model = dataclasses.replace(teacher.model, client=client)
+    put = teacher.labels.put
+
+    def slow_put(answer: Any) -> None:
+        assert asked_while_storing.wait(30)  # the fifth call comes while the first are stored
+        put(answer)
+
+    teacher.labels.put = slow_put  # type: ignore[method-assign]
+    assert len(weigh_all(stage, teacher, written(12)).accepted) == 12
+    assert state["most"] <= 4 < settings.label.at_work

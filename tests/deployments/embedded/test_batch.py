@@ -136,6 +136,7 @@ def test_a_file_that_is_no_batch_fails_the_job_before_anything_is_asked(
     assert job["processedRecordCount"] == 0
 
 
+@pytest.mark.off_model
 @pytest.mark.parametrize(
     ("more", "said"),
     [
