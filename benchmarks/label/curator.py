@@ -2,8 +2,8 @@
 
     PYTHON benchmarks/label/curator.py QUERIES CONCURRENT URL
 
-It stands alone, because Curator's own requirements don't agree with ReelRoute's: nothing of the
-checkout is imported. URL speaks chat completions.
+Curator brings many packages, so it lives in a Python of its own: nothing of the checkout is
+imported. URL speaks chat completions.
 """
 
 from __future__ import annotations
