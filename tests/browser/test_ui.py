@@ -132,7 +132,17 @@ def open_form(page: Any) -> None:
 def submit(stack: Stack, page: Any, name: str) -> FlowRun:
     """Submit the form; the flow run that it started."""
     before = {run.id for run in flow_runs(stack, name)}
-    page.get_by_role("button", name="Submit").click()
+    # A click that comes before the form is ready is lost; the form that took one goes away.
+    for _ in range(4):
+        page.get_by_role("button", name="Submit").click()
+        try:
+            page.wait_for_url(
+                lambda url: "/deployment/" not in url or "/run" not in url, timeout=15_000
+            )
+            break
+        except playwright.TimeoutError:
+            if any(run.id not in before for run in flow_runs(stack, name)):
+                break
 
     def started() -> FlowRun | None:
         return next((run for run in flow_runs(stack, name) if run.id not in before), None)
