@@ -28,8 +28,9 @@ HEARTBEAT: Final = "prefect.flow-run.heartbeat"
 
 #: Untrusted text is made JSON by the template's own filter.
 _FLOW_RUN_TEXT: Final = (
-    '{{ {"text": "ReelRoute, %s: " ~ flow_run.name ~ " %s: " ~ (flow_run.state.message or "")'
-    ' ~ " " ~ (flow_run | ui_url)} | tojson }}'
+    '{{ {"text": "ReelRoute, %s: " ~ flow_run.name ~ " %s: "'
+    ' ~ (flow_run.state.message ~ " " if flow_run.state.message else "")'
+    " ~ (flow_run | ui_url)} | tojson }}"
 )
 _EVENT_TEXT: Final = '{{ {"text": "ReelRoute, %s: " ~ event.payload["message"]} | tojson }}'
 

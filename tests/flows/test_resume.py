@@ -156,9 +156,14 @@ def test_a_process_counts_as_alive_only_if_it_is_prefects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "")  # no program of the machine is asked
-    sleeping = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    named = subprocess.Popen([sys.executable, "-c", "input()", "prefect"], stdin=subprocess.PIPE)
+    program = [sys.executable, "-c", "print('up', flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    sleeping = subprocess.Popen(program, **pipes)
+    named = subprocess.Popen([*program, "prefect"], **pipes)
     try:
+        for process in (sleeping, named):  # a process has no arguments yet while it starts
+            assert process.stdout
+            process.stdout.readline()
         assert not flows.resume._is_alive(str(sleeping.pid))
         assert flows.resume._is_alive(str(named.pid))
     finally:

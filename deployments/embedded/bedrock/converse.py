@@ -7,9 +7,9 @@ import time
 from itertools import pairwise
 from typing import Any, Final
 
-from deployments.embedded.bedrock.deployments import find_deployment
+from deployments.embedded.bedrock.deployments import Deployment, find_deployment
 from deployments.embedded.bedrock.errors import ServiceError, invalid, not_found
-from deployments.embedded.bedrock.provisioned import find_provisioned
+from deployments.embedded.bedrock.provisioned import Provisioned, find_provisioned
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.calls import Call
 from deployments.embedded.faults import MODEL_ANSWERS, TEACHER_ANSWERS
@@ -91,9 +91,11 @@ def _turns(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _model(bedrock: Bedrock, model_id: str) -> RoutingModel:
     if _DEPLOYMENT in model_id:
-        return _deployed(bedrock, model_id)
+        found = find_deployment(bedrock, model_id)
+        return _serving(bedrock, f"custom model deployment {model_id}", found, "Active")
     if _PROVISIONED in model_id:
-        return _provisioned(bedrock, model_id)
+        bought = find_provisioned(bedrock, model_id)
+        return _serving(bedrock, f"Provisioned Throughput {model_id}", bought, "InService")
     if _CUSTOM_MODEL in model_id:
         raise invalid(
             f"Invocation of model ID {model_id} with on-demand throughput isn't supported. "
@@ -108,36 +110,19 @@ def _model(bedrock: Bedrock, model_id: str) -> RoutingModel:
     return bedrock.models.model(offered.model_id)
 
 
-def _deployed(bedrock: Bedrock, arn: str) -> RoutingModel:
-    deployment = find_deployment(bedrock, arn)
-    if deployment is None or deployment.status == "Failed":
-        state = "does not exist" if deployment is None else "has failed"
-        raise not_found(f"The custom model deployment {arn} {state}.")
-    if deployment.status == "Creating":
+def _serving(
+    bedrock: Bedrock, named: str, found: Deployment | Provisioned | None, ready: str
+) -> RoutingModel:
+    """The model behind what serves it, once that is there."""
+    if found is None or found.status == "Failed":
+        raise not_found(f"The {named} {'has failed' if found else 'does not exist'}.")
+    if found.status == "Creating":
         raise ServiceError(
-            "ModelNotReadyException",
-            f"The custom model deployment {arn} is Creating: try again when it is Active.",
+            "ModelNotReadyException", f"The {named} is Creating: try again when it is {ready}."
         )
-    return _student(bedrock, deployment.model_arn)
-
-
-def _provisioned(bedrock: Bedrock, arn: str) -> RoutingModel:
-    provisioned = find_provisioned(bedrock, arn)
-    if provisioned is None or provisioned.status == "Failed":
-        state = "does not exist" if provisioned is None else "has failed"
-        raise not_found(f"The Provisioned Throughput {arn} {state}.")
-    if provisioned.status == "Creating":
-        raise ServiceError(
-            "ModelNotReadyException",
-            f"The Provisioned Throughput {arn} is Creating: try again when it is InService.",
-        )
-    return _student(bedrock, provisioned.model_arn)
-
-
-def _student(bedrock: Bedrock, model_arn: str) -> RoutingModel:
-    model = bedrock.custom_models.get(model_arn)
+    model = bedrock.custom_models.get(found.model_arn)
     if model is None:
-        raise not_found(f"The custom model {model_arn} does not exist.")
+        raise not_found(f"The custom model {found.model_arn} does not exist.")
     return model.student
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from deployments.embedded.bedrock.errors import conflict, not_found
-from deployments.embedded.bedrock.listing import page
+from deployments.embedded.bedrock.listing import find, page
 from deployments.embedded.bedrock.objects import ACCOUNT
 from deployments.embedded.bedrock.state import Bedrock
 from deployments.embedded.calls import Call
@@ -44,10 +44,7 @@ class CustomModel:
 
 def find_custom_model(bedrock: Bedrock, identifier: str) -> CustomModel | None:
     """The custom model with this ARN or name."""
-    by_arn = bedrock.custom_models.get(identifier)
-    if by_arn is not None:
-        return by_arn
-    return next((m for m in list(bedrock.custom_models.values()) if m.name == identifier), None)
+    return find(bedrock.custom_models, identifier)
 
 
 def _existing(bedrock: Bedrock, identifier: str) -> CustomModel:

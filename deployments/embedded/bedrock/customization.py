@@ -12,6 +12,7 @@ from deployments.embedded.bedrock.custom_models import CustomModel
 from deployments.embedded.bedrock.errors import ServiceError, conflict, invalid, not_found
 from deployments.embedded.bedrock.fate import FAILURE, Fate, be_stuck, draw_fate
 from deployments.embedded.bedrock.listing import page
+from deployments.embedded.bedrock.once import made_once
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
 from deployments.embedded.calls import Call
@@ -85,34 +86,28 @@ class CustomizationJob:
                 step.move(status)
 
 
-def create_model_customization_job(
-    bedrock: Bedrock, params: dict[str, Any], call: Call
-) -> dict[str, Any]:
+@made_once("jobArn")
+def create_model_customization_job(bedrock: Bedrock, params: dict[str, Any], call: Call) -> str:
     """CreateModelCustomizationJob."""
     base = _base_model(params)
     name, model_name = params["jobName"], params["customModelName"]
-    with bedrock.lock:
-        token = (call.operation, params.get("clientRequestToken") or new_id())
-        if token in bedrock.tokens:
-            return {"jobArn": bedrock.tokens[token]}
-        if any(job.name == name for job in bedrock.jobs.values()):
-            raise conflict(f"The job name {name!r} is taken, for good, by an earlier job.")
-        if model_name in bedrock.used_model_names:
-            raise conflict(f"The custom model name {model_name!r} is taken, for good.")
-        job = CustomizationJob(
-            arn=bedrock.arn(f"model-customization-job/{base.model_id}/{new_id()}"),
-            name=name,
-            model_name=model_name,
-            base=base,
-            request=params,
-            fate=draw_fate(bedrock, call),
-        )
-        put_tags(bedrock, job.arn, params.get("jobTags"))
-        bedrock.jobs[job.arn] = job
-        bedrock.tokens[token] = job.arn
-        bedrock.used_model_names.add(model_name)
+    if any(job.name == name for job in bedrock.jobs.values()):
+        raise conflict(f"The job name {name!r} is taken, for good, by an earlier job.")
+    if model_name in bedrock.used_model_names:
+        raise conflict(f"The custom model name {model_name!r} is taken, for good.")
+    job = CustomizationJob(
+        arn=bedrock.arn(f"model-customization-job/{base.model_id}/{new_id()}"),
+        name=name,
+        model_name=model_name,
+        base=base,
+        request=params,
+        fate=draw_fate(bedrock, call),
+    )
+    put_tags(bedrock, job.arn, params.get("jobTags"))
+    bedrock.jobs[job.arn] = job
+    bedrock.used_model_names.add(model_name)
     Thread(target=_run, args=(bedrock, job), daemon=True, name=f"job-{name}").start()
-    return {"jobArn": job.arn}
+    return job.arn
 
 
 def _base_model(params: dict[str, Any]) -> FoundationModel:

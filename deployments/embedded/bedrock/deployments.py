@@ -12,7 +12,8 @@ from typing import Any, Final
 from deployments.embedded.bedrock.custom_models import find_custom_model
 from deployments.embedded.bedrock.errors import invalid, not_found
 from deployments.embedded.bedrock.fate import FAILURE, Fate, draw_fate
-from deployments.embedded.bedrock.listing import page
+from deployments.embedded.bedrock.listing import find, page
+from deployments.embedded.bedrock.once import made_once
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
 from deployments.embedded.calls import Call
@@ -91,10 +92,7 @@ class Deployment:
 
 def find_deployment(bedrock: Bedrock, identifier: str) -> Deployment | None:
     """The deployment with this ARN or name."""
-    by_arn = bedrock.deployments.get(identifier)
-    if by_arn is not None:
-        return by_arn
-    return next((d for d in list(bedrock.deployments.values()) if d.name == identifier), None)
+    return find(bedrock.deployments, identifier)
 
 
 def _existing(bedrock: Bedrock, params: dict[str, Any]) -> Deployment:
@@ -105,30 +103,24 @@ def _existing(bedrock: Bedrock, params: dict[str, Any]) -> Deployment:
     return deployment
 
 
-def create_custom_model_deployment(
-    bedrock: Bedrock, params: dict[str, Any], call: Call
-) -> dict[str, Any]:
+@made_once("customModelDeploymentArn")
+def create_custom_model_deployment(bedrock: Bedrock, params: dict[str, Any], call: Call) -> str:
     """CreateCustomModelDeployment."""
     name, model_arn = params["modelDeploymentName"], params["modelArn"]
-    with bedrock.lock:
-        token = (call.operation, params.get("clientRequestToken") or new_id())
-        if token in bedrock.tokens:
-            return {"customModelDeploymentArn": bedrock.tokens[token]}
-        if find_deployment(bedrock, name) is not None:
-            # The operation's API model has no ConflictException.
-            raise invalid(f"A custom model deployment named {name!r} exists already.")
-        deployment = Deployment(
-            arn=bedrock.arn(f"custom-model-deployment/{new_id()}"),
-            name=name,
-            first_model_arn=model_arn,
-            usable=model_arn in bedrock.custom_models,
-            description=params.get("description"),
-            fate=draw_fate(bedrock, call),
-        )
-        put_tags(bedrock, deployment.arn, params.get("tags"))
-        bedrock.deployments[deployment.arn] = deployment
-        bedrock.tokens[token] = deployment.arn
-    return {"customModelDeploymentArn": deployment.arn}
+    if find_deployment(bedrock, name) is not None:
+        # The operation's API model has no ConflictException.
+        raise invalid(f"A custom model deployment named {name!r} exists already.")
+    deployment = Deployment(
+        arn=bedrock.arn(f"custom-model-deployment/{new_id()}"),
+        name=name,
+        first_model_arn=model_arn,
+        usable=model_arn in bedrock.custom_models,
+        description=params.get("description"),
+        fate=draw_fate(bedrock, call),
+    )
+    put_tags(bedrock, deployment.arn, params.get("tags"))
+    bedrock.deployments[deployment.arn] = deployment
+    return deployment.arn
 
 
 def get_custom_model_deployment(

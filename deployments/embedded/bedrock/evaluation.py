@@ -11,6 +11,7 @@ from deployments.embedded.bedrock import judging
 from deployments.embedded.bedrock.errors import conflict, invalid, not_found
 from deployments.embedded.bedrock.fate import FAILURE, Fate, be_stuck, draw_fate
 from deployments.embedded.bedrock.listing import page
+from deployments.embedded.bedrock.once import made_once
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
 from deployments.embedded.calls import Call
@@ -58,26 +59,22 @@ class EvaluationJob:
         self.status, self.failures, self.modified = status, failures or [], now()
 
 
-def create_evaluation_job(bedrock: Bedrock, params: dict[str, Any], call: Call) -> dict[str, Any]:
+@made_once("jobArn")
+def create_evaluation_job(bedrock: Bedrock, params: dict[str, Any], call: Call) -> str:
     """CreateEvaluationJob."""
     _check(params)
-    with bedrock.lock:
-        token = (call.operation, params.get("clientRequestToken") or new_id())
-        if token in bedrock.tokens:
-            return {"jobArn": bedrock.tokens[token]}
-        if any(job.name == params["jobName"] for job in bedrock.evaluations.values()):
-            raise conflict(f"The job name {params['jobName']!r} is taken by another job.")
-        job = EvaluationJob(
-            arn=bedrock.arn(f"evaluation-job/{new_id()}"),
-            name=params["jobName"],
-            request=params,
-            fate=draw_fate(bedrock, call),
-        )
-        put_tags(bedrock, job.arn, params.get("jobTags"))
-        bedrock.evaluations[job.arn] = job
-        bedrock.tokens[token] = job.arn
+    if any(job.name == params["jobName"] for job in bedrock.evaluations.values()):
+        raise conflict(f"The job name {params['jobName']!r} is taken by another job.")
+    job = EvaluationJob(
+        arn=bedrock.arn(f"evaluation-job/{new_id()}"),
+        name=params["jobName"],
+        request=params,
+        fate=draw_fate(bedrock, call),
+    )
+    put_tags(bedrock, job.arn, params.get("jobTags"))
+    bedrock.evaluations[job.arn] = job
     Thread(target=_run, args=(bedrock, job), daemon=True, name=f"judge-{job.name}").start()
-    return {"jobArn": job.arn}
+    return job.arn
 
 
 def _check(params: dict[str, Any]) -> None:

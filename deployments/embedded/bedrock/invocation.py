@@ -11,6 +11,7 @@ from deployments.embedded.bedrock import batch
 from deployments.embedded.bedrock.errors import conflict, invalid, not_found
 from deployments.embedded.bedrock.fate import FAILURE, Fate, be_stuck, draw_fate
 from deployments.embedded.bedrock.listing import page
+from deployments.embedded.bedrock.once import made_once
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
 from deployments.embedded.calls import Call
@@ -82,33 +83,27 @@ class InvocationJob:
         self.ended = self.modified = now()
 
 
-def create_model_invocation_job(
-    bedrock: Bedrock, params: dict[str, Any], call: Call
-) -> dict[str, Any]:
+@made_once("jobArn")
+def create_model_invocation_job(bedrock: Bedrock, params: dict[str, Any], call: Call) -> str:
     """CreateModelInvocationJob."""
     _check(params)
     name = params["jobName"]
-    with bedrock.lock:
-        token = (call.operation, params.get("clientRequestToken") or new_id())
-        if token in bedrock.tokens:
-            return {"jobArn": bedrock.tokens[token]}
-        if any(job.name == name for job in bedrock.invocations.values()):
-            raise conflict(f"The job name {name!r} is taken by another job.")
-        job = InvocationJob(
-            arn=bedrock.arn(f"model-invocation-job/{new_id()}"),
-            name=name,
-            request=params,
-            fate=draw_fate(bedrock, call),
-        )
-        hit = bedrock.faults.draw(UNFINISHED_JOBS, call.service, call.operation)
-        if hit is not None:
-            call.fault = f"{UNFINISHED_JOBS}:{hit.fault.style}"
-            job.unfinished = hit.fault.style
-        put_tags(bedrock, job.arn, params.get("tags"))
-        bedrock.invocations[job.arn] = job
-        bedrock.tokens[token] = job.arn
+    if any(job.name == name for job in bedrock.invocations.values()):
+        raise conflict(f"The job name {name!r} is taken by another job.")
+    job = InvocationJob(
+        arn=bedrock.arn(f"model-invocation-job/{new_id()}"),
+        name=name,
+        request=params,
+        fate=draw_fate(bedrock, call),
+    )
+    hit = bedrock.faults.draw(UNFINISHED_JOBS, call.service, call.operation)
+    if hit is not None:
+        call.fault = f"{UNFINISHED_JOBS}:{hit.fault.style}"
+        job.unfinished = hit.fault.style
+    put_tags(bedrock, job.arn, params.get("tags"))
+    bedrock.invocations[job.arn] = job
     Thread(target=_run, args=(bedrock, job), daemon=True, name=f"batch-{name}").start()
-    return {"jobArn": job.arn}
+    return job.arn
 
 
 def _check(params: dict[str, Any]) -> None:

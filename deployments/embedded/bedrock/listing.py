@@ -1,8 +1,8 @@
-"""What all of Bedrock's lists have in common: filters, order and pages."""
+"""What all of Bedrock's lists have in common: search, filters, order and pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +32,12 @@ class Listed(Protocol):
 
 
 Item = TypeVar("Item", bound=Listed)
+
+
+def find(items: Mapping[str, Item], identifier: str) -> Item | None:
+    """The item with this ARN or name, of those by ARN."""
+    by_arn = items.get(identifier)
+    return by_arn or next((item for item in list(items.values()) if item.name == identifier), None)
 
 
 def page(

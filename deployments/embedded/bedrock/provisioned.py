@@ -12,7 +12,8 @@ from typing import Any, Final
 from deployments.embedded.bedrock.custom_models import CustomModel, find_custom_model
 from deployments.embedded.bedrock.errors import conflict, invalid, not_found
 from deployments.embedded.bedrock.fate import FAILURE, Fate, draw_fate
-from deployments.embedded.bedrock.listing import page
+from deployments.embedded.bedrock.listing import find, page
+from deployments.embedded.bedrock.once import made_once
 from deployments.embedded.bedrock.state import Bedrock, new_id, now
 from deployments.embedded.bedrock.tags import put_tags
 from deployments.embedded.calls import Call
@@ -89,10 +90,7 @@ class Provisioned:
 
 def find_provisioned(bedrock: Bedrock, identifier: str) -> Provisioned | None:
     """The Provisioned Throughput with this ARN or name."""
-    by_arn = bedrock.provisioned.get(identifier)
-    if by_arn is not None:
-        return by_arn
-    return next((p for p in list(bedrock.provisioned.values()) if p.name == identifier), None)
+    return find(bedrock.provisioned, identifier)
 
 
 def _existing(bedrock: Bedrock, params: dict[str, Any]) -> Provisioned:
@@ -113,29 +111,25 @@ def _model(bedrock: Bedrock, identifier: str) -> CustomModel:
     return model
 
 
+@made_once("provisionedModelArn")
 def create_provisioned_model_throughput(
     bedrock: Bedrock, params: dict[str, Any], call: Call
-) -> dict[str, Any]:
+) -> str:
     """CreateProvisionedModelThroughput."""
     name = params["provisionedModelName"]
-    with bedrock.lock:
-        token = (call.operation, params.get("clientRequestToken") or new_id())
-        if token in bedrock.tokens:
-            return {"provisionedModelArn": bedrock.tokens[token]}
-        if find_provisioned(bedrock, name) is not None:  # no ConflictException in the API model
-            raise invalid(f"A Provisioned Throughput named {name!r} exists already.")
-        made = Provisioned(
-            arn=bedrock.arn(f"provisioned-model/{new_id()}"),
-            name=name,
-            desired=_model(bedrock, params["modelId"]),
-            units=params["modelUnits"],
-            commitment=params.get("commitmentDuration"),
-            fate=draw_fate(bedrock, call),
-        )
-        put_tags(bedrock, made.arn, params.get("tags"))
-        bedrock.provisioned[made.arn] = made
-        bedrock.tokens[token] = made.arn
-    return {"provisionedModelArn": made.arn}
+    if find_provisioned(bedrock, name) is not None:  # no ConflictException in the API model
+        raise invalid(f"A Provisioned Throughput named {name!r} exists already.")
+    made = Provisioned(
+        arn=bedrock.arn(f"provisioned-model/{new_id()}"),
+        name=name,
+        desired=_model(bedrock, params["modelId"]),
+        units=params["modelUnits"],
+        commitment=params.get("commitmentDuration"),
+        fate=draw_fate(bedrock, call),
+    )
+    put_tags(bedrock, made.arn, params.get("tags"))
+    bedrock.provisioned[made.arn] = made
+    return made.arn
 
 
 def get_provisioned_model_throughput(
