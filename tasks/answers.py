@@ -145,14 +145,12 @@ class AnswerStore:
         keys = self.refresh()
         if len(keys) <= 1:
             return
-        # Equal answers give equal bytes, so two who join them write the same file.
-        packed = io.BytesIO()
-        with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
-            for line in self._answers.lines():
-                file.write(line + b"\n")
-        data = packed.getvalue()
-        joined = f"{self._prefix}/joined-{hashlib.sha256(data).hexdigest()[:16]}.jsonl.gz"
-        self._storage.put_file(joined, data, "application/gzip")
+        # Named by its answers, so that two who join the same ones write the same file.
+        digest = hashlib.sha256()
+        for line in self._answers.lines():
+            digest.update(line + b"\n")
+        joined = f"{self._prefix}/joined-{digest.hexdigest()[:16]}.jsonl.gz"
+        self._storage.put_pieces(joined, _packed(self._answers.lines()), "application/gzip")
         self._storage.delete([key for key in keys if key != joined])
 
     def _write_part(self, batch: list[Answer]) -> None:
@@ -238,6 +236,13 @@ class _Table:
                 return
             yield from (line for _, line in rows)
             last = rows[-1][0]
+
+
+def _packed(lines: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # gzip, with no time in its header
+    for line in lines:
+        yield packer.compress(line + b"\n")
+    yield packer.flush()
 
 
 def _lines_of(data: bytes, source: str, *, packed: bool) -> Iterator[bytes]:

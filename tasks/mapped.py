@@ -20,8 +20,10 @@ from reelroute.errors import ConfigError, ReelRouteError
 from tasks.base import as_task
 
 R = TypeVar("R")
-#: Tasks that are submitted before the first of them is done.
-AHEAD = 64
+#: Tasks that are submitted to each worker before the first of them is done, and to a cluster
+#: that is there already, of whatever size.
+AHEAD_OF_WORKER = 2
+AHEAD_OF_CLUSTER = 64
 
 
 def task_runner(settings: TaskRunnerSettings) -> TaskRunner[Any]:
@@ -81,7 +83,8 @@ def map_task(
             ]
 
         # Items, and what came of them, are held only while it is their turn.
-        futures = deque(submit(AHEAD))
+        ahead = AHEAD_OF_CLUSTER if where.address else AHEAD_OF_WORKER * where.workers
+        futures = deque(submit(ahead))
         while futures:
             future = futures.popleft()
             future.wait()

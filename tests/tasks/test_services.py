@@ -52,6 +52,8 @@ from tasks.evaluate import HeldOut, predict
 from tasks.judge import read_judge, start_judge
 from tasks.label import Teacher, weights_key
 from tasks.models import Model
+from tasks.releases import current_pointer, load_release
+from tasks.stable import _move, _Wanted
 from tests.conftest import Finished
 from tests.support import TEACHER, CallsSince, Place, corpus_rows, fault, record
 from tests.tasks.test_distill import distilling
@@ -68,8 +70,7 @@ PROVISIONED: Final[dict[str, Any]] = {
     "deploy__provisioned": {"units": 1, "confirm_usd_per_hour": 20},
 }
 #: Looked at by the doctor alone, which is held to a table of its own (test_doctor.py), or before
-#: a run, where it warns (test_lifecycle.py); and what moves the stable deployment, whose states
-#: and errors test_stable.py has.
+#: a run, where it warns (test_lifecycle.py).
 ELSEWHERE: Final = {
     "GetBucketEncryption",
     "GetBucketLocation",
@@ -79,7 +80,6 @@ ELSEWHERE: Final = {
     "GetFoundationModelAvailability",
     "GetInferenceProfile",
     "GetPublicAccessBlock",
-    "UpdateCustomModelDeployment",
 }
 SERVICES: Final = ("bedrock", "bedrock-runtime", "s3")
 ROOMS: Final = ("reelroute", "tasks", "flows")
@@ -332,6 +332,18 @@ def conflicting_put(world: World) -> Callable[[], bool]:
     return lambda: storage.put_new("there.json", b"[]")
 
 
+def moving_stable(world: World) -> Callable[[], Any]:
+    """The update of a deployment's model; its states are in test_stable.py."""
+    settings, model_arn = world.place.settings(), world.made("distill", "model_arn")
+    arn = once(create_deployment)(world.deploying(), model_arn)
+    once(wait_until_active)(world.deploying(), arn)
+    current = current_pointer(world.finished.run.storage)
+    assert current
+    release = load_release(world.finished.run.storage, current.pointer)
+    seen = {"customModelDeploymentArn": arn, "modelArn": model_arn}
+    return lambda: _move(settings, seen, _Wanted(release, model_arn, serial=1))
+
+
 def reading_tags(world: World) -> Callable[[], dict[str, str]]:
     settings, arn = world.place.settings(), world.made("deploy", "deployment_arn")
     return lambda: _tags(settings, arn)
@@ -380,6 +392,7 @@ CALLED: Final[dict[str, Callable[[World], Callable[[], Any]]]] = {
     "ListObjectsV2": lambda w: lambda: list(w.place.storage().keys("nothing/")),
     "ListTagsForResource": reading_tags,
     "PutObject": lambda w: lambda: w.place.storage().put("a", b"1"),
+    "UpdateCustomModelDeployment": moving_stable,
 }
 
 
