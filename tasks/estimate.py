@@ -55,7 +55,8 @@ def estimate(settings: Settings, own_queries: Sequence[str] | None = None) -> li
         own_queries: the texts that take the place of written ones, if the run has some.
 
     Raises:
-        ConfigError: the plan is wrong, or a model has no price.
+        ConfigError: the plan is wrong, a model has no price, or that of Provisioned Throughput
+            is not confirmed.
     """
     return list(_Estimate(settings, own_queries).lines())
 
@@ -73,15 +74,20 @@ class _Estimate:
         self._prompt = len(settings.prompt("router").text)
 
     def lines(self) -> Iterator[Expected]:
-        models = self._settings.models
+        models, deploy = self._settings.models, self._settings.deploy
+        in_bedrock = "bedrock" in self._settings.distill.students
         if self._cells:
             yield self._writing()
         yield self._weighing()
-        if "bedrock" in self._settings.distill.students:
+        if in_bedrock:
             yield self._training()
-            smoke = self._settings.deploy.smoke_queries
-            yield self._routing("deploy", "smoke test", models.student, smoke)
+            if deploy.mode == "provisioned":
+                yield self._provisioned()
+            yield self._routing("deploy", "smoke test", models.student, deploy.smoke_queries)
         yield from self._evaluation()
+        if in_bedrock and deploy.mode == "stable":
+            purpose = "stable deployment"
+            yield self._routing("promote", purpose, models.student, deploy.smoke_queries)
 
     def _line(
         self,
@@ -152,6 +158,11 @@ class _Estimate:
             usd += teacher.usd(asked * estimate_tokens(ceil(record)), answers)
         return Expected("distill", "training", student.id, 1, tokens, answers, usd, price.simulated)
 
+    def _provisioned(self) -> Expected:
+        usd, simulated = self._settings.provisioned_usd_per_hour()
+        student = self._settings.models.student.customization_id
+        return Expected("deploy", "model units, the first hour", student, 1, 0, 0, usd, simulated)
+
     def _evaluation(self) -> Iterator[Expected]:
         models, students = self._settings.models, self._settings.distill.students
         fresh = ceil(self._queries * FRESH_SHARE)
@@ -192,6 +203,12 @@ def estimate_text(settings: Settings, lines: Sequence[Expected]) -> str:
         text.append(
             f"The budget of ${budget:g} a run does not suffice: it would end in stage "
             f"{_stage_at(lines, budget)}. Raise `budget.usd_per_run`, or lower `label.size`."
+        )
+    per_hour, _ = settings.provisioned_usd_per_hour()
+    if per_hour:
+        text.append(
+            f"Provisioned Throughput costs ${per_hour:,.2f} an hour, idle or not, until "
+            "`reelroute cleanup` deletes it; the run's budget counts the first."
         )
     text.append(f"Prices: {settings.price_source} (configs/prices.yaml).")
     text.append(

@@ -8,6 +8,7 @@ import pytest
 
 from configs.settings import load_settings
 from deployments.embedded.models.corpus import recorded_answers
+from reelroute.errors import ConfigError
 from tasks.answer_text import answer_text
 from tasks.estimate import (
     ANSWER_CHARACTERS,
@@ -70,6 +71,24 @@ def test_without_a_bedrock_student_nothing_is_trained_deployed_or_asked_of_it() 
         "large baseline",
         "judging 3 candidates",
     ]
+
+
+def test_the_first_hour_of_provisioned_throughput_is_in_it_and_what_each_hour_costs() -> None:
+    bought = {"units": 2, "confirm_usd_per_hour": 40}
+    more = {"deploy.mode": "provisioned", "deploy.provisioned": bought}
+    settings = load_settings(LOCAL, more)
+    lines = estimate(settings)
+    assert [line.usd for line in lines if "first hour" in line.purpose] == [40.0]
+    assert "costs $40.00 an hour" in estimate_text(settings, lines)
+    bought["confirm_usd_per_hour"] = 39
+    with pytest.raises(ConfigError, match=r"costs \$40\.00 an hour, idle or not, and is not"):
+        estimate(load_settings(LOCAL, more))
+
+
+def test_a_stable_deployment_is_tested_once_more() -> None:
+    settings = load_settings(LOCAL, {"deploy.mode": "stable"})
+    lines, smoke = estimate(settings), settings.deploy.smoke_queries
+    assert [(line.stage, line.calls) for line in lines[-1:]] == [("promote", smoke)]
 
 
 def test_the_text_names_prices_with_their_date_and_the_budget() -> None:
