@@ -43,8 +43,8 @@ operation: $(STAMP)
 browser: $(BROWSER_STAMP)
 	$(BIN)/python -m pytest -m browser tests/browser
 
-## test-slow: what `test` leaves out (a Dask cluster of two workers, a batch of 20,000 queries, a
-## run on a CloudFormation stack)
+## test-slow: what `test` leaves out (a Dask cluster of two workers, a batch of 20,000 queries, runs
+## on a CloudFormation stack and with prompts alone)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 

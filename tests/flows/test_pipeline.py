@@ -331,6 +331,7 @@ def test_a_fine_tuned_student_is_promoted_and_the_stable_deployment_follows(
     assert stages_of(again) == dict.fromkeys(STAGES, "Skipped")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small_evaluation")
 def test_with_prompts_alone_few_are_labelled_here_and_units_are_bought_by_the_hour(
     small: Place,
