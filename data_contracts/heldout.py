@@ -64,11 +64,13 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 class NearIndex:
     """Finds whether a query is near one that it holds, by an inverted index over words.
 
-    Words are numbered and held in arrays: about 100 bytes a query besides its text.
+    Texts lie one after the other, words are numbered and held in arrays: about 100 bytes a query
+    besides its text.
     """
 
     def __init__(self, queries: Iterable[str] = ()) -> None:
-        self._queries: list[str] = []
+        self._texts = bytearray()  # the queries, in UTF-8
+        self._text_ends = array("Q", [0])  # where in it each query ends
         self._numbers: dict[str, int] = {}  # of the words
         self._words = array("I")  # the queries' words, one query after the other
         self._ends = array("Q", [0])  # where in them each query's words end
@@ -78,8 +80,9 @@ class NearIndex:
 
     def add(self, query: str) -> None:
         """Hold one more query."""
-        position = len(self._queries)
-        self._queries.append(query)
+        position = len(self._text_ends) - 1
+        self._texts += query.encode("utf-8", "surrogatepass")
+        self._text_ends.append(len(self._texts))
         for word in words(query):
             number = self._numbers.setdefault(word, len(self._numbers))
             if number == len(self._with_word):
@@ -112,7 +115,11 @@ class NearIndex:
             index = shared / (len(asked) + len(its) - shared)
             if index >= threshold and (best is None or (index, -position) > (best[0], -best[1])):
                 best = (index, position)
-        return self._queries[best[1]] if best else None
+        return self._text(best[1]) if best else None
+
+    def _text(self, position: int) -> str:
+        begin, end = self._text_ends[position : position + 2]
+        return self._texts[begin:end].decode("utf-8", "surrogatepass")
 
 
 @cache
