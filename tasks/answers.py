@@ -90,8 +90,10 @@ class AnswerStore:
         self._pending: list[Answer] = []
         self._lock = threading.Lock()
         self._commit = threading.Lock()
-        self._known: set[str] = set()  # keys of the files whose answers are in memory
-        self._load()
+        self._known: set[str] = set()  # the others' files whose answers are in the table
+        self._own = f"{self._prefix}/part-{uuid.uuid4().hex}-"
+        self._parts = range(0)  # the numbers of our own parts that are not joined yet
+        self._load(self._unknown())
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -134,16 +136,15 @@ class AnswerStore:
                     raise
                 self._answers.take(batch)
 
-    def refresh(self) -> list[str]:
-        """Take in what others have stored meanwhile; the keys of all files."""
-        keys = list(self._storage.keys(f"{self._prefix}/"))
-        self._load([key for key in keys if key not in self._known])
-        return keys
+    def refresh(self) -> None:
+        """Take in what others have stored meanwhile."""
+        self._load(self._unknown())
 
     def compact(self) -> None:
         """Join all parts into one file; a kill in between loses and doubles nothing."""
-        keys = self.refresh()
-        if len(keys) <= 1:
+        self.refresh()
+        others, own = sorted(self._known), self._parts
+        if len(others) + len(own) <= 1:
             return
         # Named by its answers, so that two who join the same ones write the same file.
         digest = hashlib.sha256()
@@ -151,18 +152,32 @@ class AnswerStore:
             digest.update(line + b"\n")
         joined = f"{self._prefix}/joined-{digest.hexdigest()[:16]}.jsonl.gz"
         self._storage.put_pieces(joined, _packed(self._answers.lines()), "application/gzip")
-        self._storage.delete([key for key in keys if key != joined])
+        self._storage.delete(key for key in others if key != joined)
+        self._storage.delete(map(self._part, own))
+        self._known = {joined}
+        self._parts = range(own.stop, self._parts.stop)
+
+    def _part(self, number: int) -> str:
+        return f"{self._own}{number:08}.jsonl"
 
     def _write_part(self, batch: list[Answer]) -> None:
-        key = f"{self._prefix}/part-{uuid.uuid4().hex}.jsonl"
-        self._storage.put(key, _lines(batch), "application/jsonl")
-        self._known.add(key)
+        # A part whose writing failed is written over by the next one.
+        number = self._parts.stop
+        self._storage.put(self._part(number), _lines(batch), "application/jsonl")
+        self._parts = range(self._parts.start, number + 1)
 
-    def _load(self, keys: list[str] | None = None) -> None:
-        keys = list(self._storage.keys(f"{self._prefix}/")) if keys is None else keys
+    def _unknown(self) -> list[str]:
+        """Keys of the files whose answers are not in the table."""
+        written = self._part(self._parts.stop)
+        return [
+            key
+            for key in self._storage.keys(f"{self._prefix}/")
+            if key not in self._known and not self._own <= key < written
+        ]
+
+    def _load(self, keys: list[str]) -> None:
         while not all(self._read(keys[at : at + _CHUNK]) for at in range(0, len(keys), _CHUNK)):
-            # A part vanished: another run joined the parts meanwhile.
-            keys = list(self._storage.keys(f"{self._prefix}/"))
+            keys = self._unknown()  # a part vanished: another run joined the parts meanwhile
 
     def _read(self, keys: list[str]) -> bool:
         """Take in the answers of files; whether all were there."""

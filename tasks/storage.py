@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +194,11 @@ class Storage:
                 for entry in page.get("CommonPrefixes", ())
             ]
 
-    def delete(self, keys: list[str]) -> None:
+    def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are not there don't matter."""
-        with speaking(f"deleting {len(keys)} objects of s3://{self.bucket}"):
-            for start in range(0, len(keys), 1000):
-                batch = [{"Key": key} for key in keys[start : start + 1000]]
+        left = iter(keys)
+        while batch := [{"Key": key} for key in islice(left, 1000)]:
+            with speaking(f"deleting {len(batch)} objects of s3://{self.bucket}"):
                 self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
 
     def put_file(self, key: str, data: bytes, content_type: str) -> StoredFile:

@@ -8,10 +8,10 @@ from threading import Barrier, Event
 
 import pytest
 
-from reelroute.errors import AwsError, StageError
+from reelroute.errors import AwsError, RetryableAwsError, StageError
 from tasks.answers import Answer, AnswerStore, request_key
 from tasks.storage import Storage
-from tests.support import Place, fault, in_threads
+from tests.support import CallsSince, Place, fault, in_threads
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -147,6 +147,46 @@ def test_an_answer_whose_write_failed_is_stored_when_it_is_looked_for(place: Pla
     found = store.get("a")
     assert found is not None
     assert AnswerStore(place.storage(), "s").get("a") == found
+
+
+class DeafStorage(Storage):
+    """Writes, and does not hear of it, once."""
+
+    deaf = True
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        super().put(key, data, content_type)
+        if self.deaf:
+            self.deaf = False
+            raise RetryableAwsError("the answer was lost")
+
+
+def test_a_part_whose_writing_was_not_heard_of_is_written_over_with_all_that_was_in_it(
+    place: Place,
+) -> None:
+    storage = DeafStorage(place.settings())
+    store = AnswerStore(storage, "store")
+    with pytest.raises(RetryableAwsError):
+        store.put(answer("a"))
+    store.put(answer("b"))
+    assert len(parts(storage)) == 1
+    assert set(texts(storage)) == {"a", "b"}
+
+
+def test_its_own_parts_are_neither_read_again_nor_left_after_a_second_compaction(
+    place: Place, calls: CallsSince
+) -> None:
+    storage = place.storage()
+    store = AnswerStore(storage, "store")
+    for keys in (("a", "b"), ("c", "d")):
+        for key in keys:
+            store.put(answer(key))
+        before = calls.count("GetObject")
+        store.refresh()
+        assert calls.count("GetObject") == before
+        store.compact()
+        assert len(parts(storage)) == 1
+    assert set(texts(storage)) == {"a", "b", "c", "d"}
 
 
 def test_usable_beats_quarantined_whichever_came_last(place: Place) -> None:
