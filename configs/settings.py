@@ -264,6 +264,20 @@ class DistillSettings(_Section):
     local: dict[str, Any] = Field(default_factory=dict)
     role_arn: RoleArn
     hyperparameters: dict[str, str] = {}
+
+    @property
+    def epochs(self) -> int:
+        """How often a customization job goes over its file: `epochCount`, or once."""
+        return int(self.hyperparameters.get("epochCount", 1))
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _whole_epochs(cls, values: dict[str, str]) -> dict[str, str]:
+        count = values.get("epochCount", "1")
+        if not count.isdecimal() or int(count) < 1:
+            raise ValueError(f"epochCount {count!r} is not a whole number from 1")
+        return values
+
     max_response_tokens: int = Field(default=300, gt=0)
     #: Encrypts the custom model; without it, a key of the service's own does.
     kms_key_id: KmsKey | None = None
@@ -455,6 +469,10 @@ class CleanupSettings(_Section):
     cron: str = "0 6 * * 0"
 
 
+#: The ends of settings' names that say how to wait, and of nothing that comes of it.
+_OF_WAITING = ("poll_seconds", "max_hours", "max_minutes", "wait_hours", "concurrency")
+
+
 class TaskRunnerSettings(_Section):
     """Where mapped tasks run: threads of the flow's process, or workers of a Dask cluster."""
 
@@ -592,13 +610,19 @@ class Settings(_Section):
         return self
 
     def section_hash(self, *names: str) -> str:
-        """Hash of the named settings, dotted names allowed: what a stage's output depends on."""
+        """Hash of the named settings, dotted names allowed: what a stage's output depends on.
+
+        How long and how often is waited, and how many work at once, is no part of it: a limit
+        that is raised after it was reached finds the job that was waited for.
+        """
         values = {}
         dump = self.model_dump(mode="json", by_alias=True)
         for name in names:
             value: Any = dump
             for part in name.split("."):
                 value = value[part]
+            if isinstance(value, dict):
+                value = {key: v for key, v in value.items() if not key.endswith(_OF_WAITING)}
             values[name] = value
         return _hash(json.dumps(values, sort_keys=True).encode())
 

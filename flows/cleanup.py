@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from configs.settings import DEFAULT_PROFILE, Settings, load_settings
 from flows.resume import note_process
-from flows.turn import EnvironmentTaken, environment_lease
+from flows.turn import CLEANUP, EnvironmentTaken, environment_lease
 from reelroute.errors import ReelRouteError
 from tasks.base import logger
 from tasks.cleanup import Removal, plan_cleanup, remove
@@ -29,9 +29,6 @@ The current release and those before it that a rollback reaches stay, with all t
 do the newest runs. Nothing of another environment, and nothing without ReelRoute's tags, is
 touched. What was interrupted goes on where it ended.
 """
-
-#: In whose name cleanup holds the environment's lease.
-LEASED_AS = "cleanup"
 
 
 @flow(
@@ -92,7 +89,7 @@ def clean_up(
         for removal in plan:
             say(f"{'must leave' if removal.stays else 'would remove'} {removal}")
         return plan
-    with environment_lease(Run(storage, LEASED_AS), settings) as lease:
+    with environment_lease(Run(storage, CLEANUP), settings) as lease:
         plan = plan_cleanup(settings, storage)
         for removal in plan:
             lease.check()

@@ -97,6 +97,8 @@ def run(
         waiting = take_over(prefect, run_id, known_dead=dead, say=click.echo)
         if parameters:
             overrides = {**parameters.overrides, **overrides}
+        if waiting:
+            _require_same(waiting, parameters.overrides if parameters else {}, overrides, force)
     ended = _follow(
         prefect,
         settings,
@@ -418,6 +420,19 @@ def _prefect(settings: Settings) -> SyncPrefectClient:
 
     use_server(settings)
     return client()
+
+
+def _require_same(
+    waiting: FlowRun, of_run: dict[str, Any], overrides: dict[str, Any], force: bool
+) -> None:
+    """Raise unless the flow run that waits will do what is asked for now."""
+    its = {**of_run, **(waiting.parameters.get("overrides") or {})}
+    if its != overrides or bool(waiting.parameters.get("force")) != force:
+        raise ReelRouteError(
+            f"flow run {waiting.name!r} waits to start on this run with other settings, or "
+            "another --force, than given now: follow it without them, or cancel it in the UI and "
+            "run again"
+        )
 
 
 def _follow(

@@ -54,7 +54,10 @@ def read_queries_file(path: str, storage: Storage) -> bytes:
             )
         return file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"queries file {path} can't be read: {error.strerror}") from None
+        raise ConfigError(
+            f"queries file {path} can't be read: {error.strerror}. For a worker on another machine "
+            f"put it into the bucket, as {storage.uri('queries.txt')}"
+        ) from None
 
 
 def _read_object(uri: str, storage: Storage) -> bytes:

@@ -89,6 +89,8 @@ def monitor(
         description="Production beside the training set and the window before",
     )
     message = summary(record) + (f"; event {DRIFT_DETECTED}" if sent else "")
+    if known and logs:
+        message += f"; the window has its record already, so {logs} was not read"
     logger().info("%s", message)
     return Completed(name="Skipped" if known and not sent else "Completed", message=message)
 

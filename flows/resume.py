@@ -48,7 +48,8 @@ def take_over(
     Args:
         prefect: the server's client.
         run_id: the run.
-        known_dead: the user vouches that processes that can't be seen from here are gone.
+        known_dead: the user vouches that processes that can't be seen from here are gone, and
+            workers that were about to start one.
         say: told what was done.
 
     Returns:
@@ -62,10 +63,11 @@ def take_over(
         state = flow_run.state
         if state is None or state.is_final():
             _crash_children(prefect, flow_run)
-        elif state.is_scheduled() or state.is_pending():
+        elif state.is_scheduled() or (state.is_pending() and not known_dead):
             waiting = flow_run
         else:
-            _require_dead(flow_run, known_dead)
+            if not state.is_pending():  # which no worker takes up again if its own has gone
+                _require_dead(flow_run, known_dead)
             _crash(prefect, flow_run)
             _crash_children(prefect, flow_run)
             say(f"flow run {flow_run.name!r} was {state.name} without a process: marked Crashed")

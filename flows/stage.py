@@ -24,7 +24,7 @@ from prefect.states import Completed, Failed
 from configs.settings import DEFAULT_PROFILE, ROOT, PromptName, Settings, load_settings
 from data_contracts.runs import Stage, StageRecord
 from flows.resume import note_process
-from flows.turn import require_nobody_else
+from flows.turn import stage_turn
 from reelroute import __version__
 from reelroute.errors import ReelRouteError, StageError
 from reelroute.release import sha256
@@ -94,33 +94,37 @@ def stage_flow(
             note_process()
             try:
                 run, typed = open_run(run_id, config, overrides)
-                require_nobody_else(run, typed)
-                upstream = {name: run.completed(name) for name in reads}
-                inputs = _inputs(typed, run, upstream)
-                records = run.records(stage)
-                latest = records[-1] if records else None
-                if latest and not force and _holds(latest, inputs, run, typed):
-                    return Completed(
-                        name="Skipped",
-                        message=f"nothing has changed since attempt {latest.attempt}: "
-                        f"{latest.metrics.get('summary', '')}",
-                    )
-                attempt = latest.attempt + 1 if latest else 1
-                spent = sum((record.cost.usd for record in run.records()), 0.0)
-                context = StageContext(
-                    settings=typed,
-                    run=run,
-                    stage=stage,
-                    attempt=attempt,
-                    inputs=inputs,
-                    upstream=upstream,
-                    meter=CostMeter(typed.budget.usd_per_run, spent),
-                    forced=force,
-                    starts=run.note_start(stage, attempt),
-                )
+                with stage_turn(run, typed):
+                    begun = _begin(run, typed, force)
+                    return _attempt(begun, body) if isinstance(begun, StageContext) else begun
             except ReelRouteError as error:
                 return Failed(message=str(error))
-            return _attempt(context, body)
+
+        def _begin(run: Run, typed: Settings, force: bool) -> StageContext | State[Any]:
+            """What the body works with, or the state of a stage that is skipped."""
+            upstream = {name: run.completed(name) for name in reads}
+            inputs = _inputs(typed, run, upstream)
+            records = run.records(stage)
+            latest = records[-1] if records else None
+            if latest and not force and _holds(latest, inputs, run, typed):
+                return Completed(
+                    name="Skipped",
+                    message=f"nothing has changed since attempt {latest.attempt}: "
+                    f"{latest.metrics.get('summary', '')}",
+                )
+            attempt = latest.attempt + 1 if latest else 1
+            spent = sum((record.cost.usd for record in run.records()), 0.0)
+            return StageContext(
+                settings=typed,
+                run=run,
+                stage=stage,
+                attempt=attempt,
+                inputs=inputs,
+                upstream=upstream,
+                meter=CostMeter(typed.budget.usd_per_run, spent),
+                forced=force,
+                starts=run.note_start(stage, attempt),
+            )
 
         def _inputs(
             typed: Settings, run: Run, upstream: dict[Stage, StageRecord]
@@ -207,11 +211,13 @@ def _repeats(context: StageContext) -> dict[str, int]:
 
     What was in flight at a kill, or on the way to the store, was bought and could not be stored.
     """
-    settings = context.settings
+    settings, evaluate = context.settings, context.settings.evaluate
     in_flight = {
         "label": settings.label.at_work,
         "deploy": 1,
-        "evaluate": settings.evaluate.concurrency,
+        "evaluate": max(evaluate.concurrency, evaluate.judge_concurrency)
+        if evaluate.judge == "converse"
+        else evaluate.concurrency,
         "promote": int(settings.deploy.mode == "stable"),
     }.get(context.stage, 0)
     kills = context.starts - 1

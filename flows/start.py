@@ -46,12 +46,14 @@ def find_run(
 def start_run(
     run: Run, settings: Settings, overrides: dict[str, Any] | None, queries_file: str | None
 ) -> None:
-    """Start the run's folder, if it is new.
+    """Start the run's folder, if it is new. A file of queries is read then, and never again.
 
     Raises:
         ConfigError: the queries file can't be read.
         AwsError: the bucket can't be reached.
     """
+    if run.parameters() is not None:
+        return  # it keeps its own copies of all that it was started with
     queries = read_queries_file(queries_file, run.storage) if queries_file else None
     sampled = bool(queries_file) and from_production(str(queries_file))
     flow_run_id = str(flow_run.id) if flow_run.id else None

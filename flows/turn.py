@@ -1,4 +1,4 @@
-"""Whose turn it is: one pipeline run of an environment works, the others wait or are refused."""
+"""Whose turn it is: one run of an environment works, the others wait or are refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from prefect.states import Running
 
 from configs.settings import Settings
 from data_contracts.leases import LeaseRecord
-from reelroute.errors import ReelRouteError, StageError
+from reelroute.errors import ReelRouteError
 from tasks.base import logger
 from tasks.lease import Lease, holder_of, is_held_here
 from tasks.runs import Run
 
+#: What stands for a run's id in the lease while cleanup is at work.
+CLEANUP = "cleanup"
 #: The name of the state of a flow run that waits for its turn.
 WAITING = "Waiting"
 
@@ -56,15 +58,19 @@ def environment_lease(run: Run, settings: Settings) -> Iterator[Lease]:
         yield lease
 
 
-def require_nobody_else(run: Run, settings: Settings) -> None:
-    """Raise unless a stage may be run alone: not on a run that a pipeline is at work on.
+@contextmanager
+def stage_turn(run: Run, settings: Settings) -> Iterator[None]:
+    """The environment's lease for a stage that is run alone; its pipeline holds it already.
 
     Raises:
-        StageError: another process is at work on the run.
+        EnvironmentTaken, StageError, AwsError: as `environment_lease`.
     """
     holder = holder_of(run.storage, settings.environment)
-    if holder and holder.run_id == run.run_id and not is_held_here(holder):
-        raise StageError(f"{_at_work(holder)}: wait until it has ended, or cancel it")
+    if holder and is_held_here(holder):
+        yield
+    else:
+        with environment_lease(run, settings):
+            yield
 
 
 def _at_work(holder: LeaseRecord) -> str:

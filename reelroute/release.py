@@ -321,6 +321,12 @@ class Reader:
             except self._s3.exceptions.ClientError as error:
                 if error_code(error) == "NoSuchKey":
                     raise ReleaseError(f"{place} doesn't exist: no release yet?") from None
+                if error_code(error) == "AccessDenied" and place.endswith(POINTER_NAME):
+                    # So S3 answers for what is not there, too, whoever may not list the bucket.
+                    raise ReleaseError(
+                        f"{place} doesn't exist (no release yet?), or the role in use may not "
+                        "read it: it needs s3:GetObject on releases/*"
+                    ) from None
                 raise
         return data
 

@@ -130,11 +130,11 @@ class AnswerStore:
             if batch:  # otherwise the caller before took this answer along
                 try:
                     self._write_part(batch)
+                    self._answers.take(batch)
                 except BaseException:
                     with self._lock:
                         self._pending = [*batch, *self._pending]
                     raise
-                self._answers.take(batch)
 
     def refresh(self) -> None:
         """Take in what others have stored meanwhile."""
@@ -142,6 +142,11 @@ class AnswerStore:
 
     def compact(self) -> None:
         """Join all parts into one file; a kill in between loses and doubles nothing."""
+        self._write_pending()  # what our parts hold is in the table from here on
+        with self._commit:
+            self._join()
+
+    def _join(self) -> None:
         self.refresh()
         others, own = sorted(self._known), self._parts
         if len(others) + len(own) <= 1:
@@ -161,10 +166,10 @@ class AnswerStore:
         return f"{self._own}{number:08}.jsonl"
 
     def _write_part(self, batch: list[Answer]) -> None:
-        # A part whose writing failed is written over by the next one.
+        # A number is used once: of a write that seems to have failed others may have read.
         number = self._parts.stop
-        self._storage.put(self._part(number), _lines(batch), "application/jsonl")
         self._parts = range(self._parts.start, number + 1)
+        self._storage.put(self._part(number), _lines(batch), "application/jsonl")
 
     def _unknown(self) -> list[str]:
         """Keys of the files whose answers are not in the table."""

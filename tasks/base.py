@@ -43,6 +43,11 @@ def name_prefix(environment: str, bucket: str) -> str:
     return f"reelroute-{environment}-{hashlib.sha256(bucket.encode()).hexdigest()[:6]}-"
 
 
+def stable_name(environment: str, bucket: str) -> str:
+    """The name of an environment's stable deployment, which no run's own one is."""
+    return f"{name_prefix(environment, bucket)}stable"
+
+
 def environment_tags(environment: str) -> dict[str, str]:
     """The tags that everything which an environment makes in AWS carries."""
     return {"project": "reelroute", "environment": environment}

@@ -195,7 +195,8 @@ def _ask(stage: StageContext, teacher: Teacher, queries: Sequence[str]) -> list[
             if not jobs:
                 raise
             break  # asked for when these are paid
-        batch = note_batch(stage, teacher, part)
+        number = next_number(stage)
+        batch = note_batch(stage, teacher, part, number)
         try:
             arn = start_batch(stage, batch)
         except AwsError as error:
@@ -284,11 +285,25 @@ def open_batches(stage: StageContext, teacher: Teacher, queries: Sequence[str]) 
 
 
 @stage_task
-def note_batch(stage: StageContext, teacher: Teacher, queries: Sequence[str]) -> OpenBatch:
-    """Write the records of a job into the run's folder and note that they are asked for."""
-    folder = stage.run.key("batches/")
-    prefix = f"{folder}{stage.attempt:03d}-"
-    number = f"{sum(1 for _ in stage.storage.keys(prefix)) + 1:03d}"
+def next_number(stage: StageContext) -> int:
+    """The number of the attempt's next batch. Chosen once: a note that is tried again is one."""
+    return sum(1 for _ in stage.storage.keys(_records_prefix(stage))) + 1
+
+
+def _records_prefix(stage: StageContext) -> str:
+    return f"{stage.run.key('batches/')}{stage.attempt:03d}-"
+
+
+@stage_task
+def note_batch(
+    stage: StageContext, teacher: Teacher, queries: Sequence[str], number: int
+) -> OpenBatch:
+    """Write the records of a job into the run's folder and note that they are asked for.
+
+    Args:
+        number: the batch's in the attempt, from 1.
+    """
+    folder, name = stage.run.key("batches/"), f"b{number:03d}"
     data = b"".join(_record(teacher, query) for query in queries)
     if len(data) > MAX_FILE_BYTES:
         raise StageError(
@@ -296,11 +311,13 @@ def note_batch(stage: StageContext, teacher: Teacher, queries: Sequence[str]) ->
             f"{MAX_FILE_BYTES:,}: lower `label.batch_file_records`"
         )
     batch = OpenBatch(
-        job_name=stage.name(f"b{number}"),
-        token=stage.token(f"b{number}"),
+        job_name=stage.name(name),
+        token=stage.token(name),
         run_id=stage.run.run_id,
         attempt=stage.attempt,
-        file=stage.storage.put_file(f"{prefix}{number}.jsonl", data, "application/jsonl"),
+        file=stage.storage.put_file(
+            f"{_records_prefix(stage)}{number:03d}.jsonl", data, "application/jsonl"
+        ),
         output=f"{folder}out/",
         record_ids=tuple(map(weights_key, queries)),
         usd=_most(teacher, queries),

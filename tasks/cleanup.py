@@ -198,7 +198,7 @@ def _listed(settings: Settings, operation: str, summaries: str) -> Iterator[Mapp
     bedrock = aws_access(settings).client("bedrock")
     with speaking(operation.replace("_", " ").replace("list", "listing", 1)):
         for page in bedrock.get_paginator(operation).paginate():
-            yield from page[summaries]
+            yield from page.get(summaries, ())
 
 
 def _removal(

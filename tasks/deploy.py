@@ -21,7 +21,7 @@ from reelroute.aws import error_code, speaking
 from reelroute.errors import AnswerError, StageError
 from reelroute.parsing import parse_strict
 from tasks.answers import AnswerStore
-from tasks.base import Progress, StageContext, logger, stage_task
+from tasks.base import Progress, StageContext, logger, stable_name, stage_task
 from tasks.jobs import find_ours, wait
 from tasks.models import Buyer, Model, ask_once
 from tasks.pacing import pacer_of
@@ -35,15 +35,17 @@ _COMMITMENTS = {"none": None, "one_month": "OneMonth", "six_months": "SixMonths"
 
 @stage_task
 def find_deployment(stage: StageContext, model_arn: str) -> str | None:
-    """An active deployment of ours of exactly this model, if there is one."""
+    """An active deployment of a run of ours of exactly this model, if there is one."""
+    stable = stable_name(stage.settings.environment, stage.storage.bucket)
     with speaking(f"looking for deployments of {model_arn}"):
         bedrock = aws_access(stage.settings).client("bedrock")
         pages = bedrock.get_paginator("list_custom_model_deployments").paginate(
             modelArnEquals=model_arn, statusEquals="Active"
         )
         for page in pages:
-            for summary in page["modelDeploymentSummaries"]:
-                if summary["customModelDeploymentName"].startswith(stage.name_prefix):
+            for summary in page.get("modelDeploymentSummaries", ()):
+                name = summary["customModelDeploymentName"]
+                if name.startswith(stage.name_prefix) and name != stable:
                     return str(summary["customModelDeploymentArn"])
     return None
 
@@ -82,7 +84,7 @@ def find_provisioned(stage: StageContext, model_arn: str) -> str | None:
             modelArnEquals=model_arn, statusEquals="InService"
         )
         for page in pages:
-            for summary in page["provisionedModelSummaries"]:
+            for summary in page.get("provisionedModelSummaries", ()):
                 if (
                     summary["provisionedModelName"].startswith(stage.name_prefix)
                     and summary["modelUnits"] == wanted.units

@@ -203,7 +203,7 @@ def training_cost(stage: StageContext) -> Cost:
     else:
         tokens = estimate_tokens(upload.files["training"].bytes)
     answers = asked * settings.distill.max_response_tokens
-    usd = price.training * (tokens + answers) / 1000
+    usd = price.training * settings.distill.epochs * (tokens + answers) / 1000
     if teacher and not (logs and logs.use_responses):
         usd += teacher.usd(tokens, answers)
     return Cost(

@@ -153,7 +153,7 @@ class _Estimate:
                 teacher = None
         tokens = estimate_tokens(ceil(records * record))
         answers = asked * distill.max_response_tokens
-        usd = price.training * (tokens + answers) / 1000
+        usd = price.training * distill.epochs * (tokens + answers) / 1000
         if teacher:
             usd += teacher.usd(asked * estimate_tokens(ceil(record)), answers)
         return Expected("distill", "training", student.id, 1, tokens, answers, usd, price.simulated)

@@ -26,6 +26,7 @@ from tasks.base import StageContext, stage_task
 from tasks.cost import estimate_tokens
 from tasks.jobs import find_ours, wait
 from tasks.models import Buyer, Model, ask_once
+from tasks.pacing import pacer_of
 from tasks.storage import aws_access
 
 #: Bedrock judges at most so many prompts in one evaluation job.
@@ -36,6 +37,7 @@ JUDGE_OUTPUT_TOKENS = 150
 #: The judge's score, or None, with its explanation and what went wrong.
 Verdict = tuple[float | None, str, JudgeProblem | None]
 _NONE: Verdict = (None, "", "no verdict")
+_JUDGE_AGAIN = "To have them judged by new jobs run the stage with --force"
 
 
 def judge(
@@ -98,7 +100,7 @@ def read_judge(
         [verdicts.get(prediction.query, _NONE) for prediction in predictions],
         predictions,
         f"the evaluation jobs of {candidate} scored none of {len(predictions)} answers; their "
-        f"output lies below {stage.storage.uri(_folder(stage, candidate))}",
+        f"output lies below {stage.storage.uri(_folder(stage, candidate))}. {_JUDGE_AGAIN}",
     )
 
 
@@ -123,6 +125,7 @@ def ask_judge(
         settings=judge,
         price=settings.price(judge),
         meter=stage.meter,
+        pacer=pacer_of(settings, judge.id),
     )
     buyer = Buyer(stage.run.run_id, stage.attempt)
     # What a start that was killed has bought.
@@ -368,5 +371,7 @@ def _verdict(line: bytes, metric: str, key: str) -> dict[str, Verdict]:
         if result is None:
             return {prompt: (None, explanation, "no score")}
         return {prompt: (float(result), explanation, None)}
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
-        raise StageError(f"{key} holds a line that is not a judge's verdict: {error!r}") from None
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise StageError(
+            f"{key} holds a line that is not a judge's verdict: {error!r}. {_JUDGE_AGAIN}"
+        ) from None

@@ -21,6 +21,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
+import tasks.base
 from configs.settings import Settings
 from data_contracts.queries import Frozen
 from reelroute.aws import error_code, speaking
@@ -28,7 +29,7 @@ from reelroute.errors import StageError
 from reelroute.problems import first_problem
 from reelroute.release import Release
 from tasks.answers import AnswerStore
-from tasks.base import StageContext, environment_tags, logger, name_prefix, stage_task
+from tasks.base import StageContext, environment_tags, logger, stage_task
 from tasks.cost import CostMeter
 from tasks.deploy import count_valid, deployment_status
 from tasks.jobs import wait
@@ -75,7 +76,7 @@ class _Wanted:
 
 def stable_name(settings: Settings) -> str:
     """The deployment's name: one in an environment."""
-    return f"{name_prefix(settings.environment, settings.storage.bucket)}stable"
+    return tasks.base.stable_name(settings.environment, settings.storage.bucket)
 
 
 def read_mark(storage: Storage) -> StableDeployment | None:
@@ -203,7 +204,7 @@ def _find(settings: Settings) -> Mapping[str, Any] | None:
     with speaking(f"looking for deployment {name}"):
         pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=name)
         for page in pages:
-            for summary in page["modelDeploymentSummaries"]:
+            for summary in page.get("modelDeploymentSummaries", ()):
                 if summary["customModelDeploymentName"] == name:
                     return _look(settings, summary["customModelDeploymentArn"])
     return None

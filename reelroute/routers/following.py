@@ -185,7 +185,7 @@ class ReleaseRouter(Router):
             ReelRouteError: the model gives no answer and `fallback` is off, or the router is
                 closed.
         """
-        return self._answer([check_query(query)], self._deadline())[0]
+        return self._answer([check_query(query)], self.deadline())[0]
 
     def route_many(self, queries: Sequence[str]) -> list[RoutingWeights]:
         """The weights of many queries, in their order; the deadline holds for all together.
@@ -193,7 +193,15 @@ class ReleaseRouter(Router):
         Raises:
             ReelRouteError: as `route`, for any of them.
         """
-        return self._answer([check_query(query) for query in queries], self._deadline())
+        return self.route_by(self.deadline(), queries)
+
+    def deadline(self) -> Deadline | None:
+        """When an answer that is asked for now is wanted, or None where there is no deadline."""
+        return None if self._deadline_ms is None else Deadline.after(self._deadline_ms)
+
+    def route_by(self, deadline: Deadline | None, queries: Sequence[str]) -> list[RoutingWeights]:
+        """`route_many` by a deadline that began earlier, before a wait for a thread."""
+        return self._answer([check_query(query) for query in queries], deadline)
 
     async def aroute(self, query: str) -> RoutingWeights:
         """`route`, without blocking the event loop; the deadline counts from the call."""
@@ -202,7 +210,7 @@ class ReleaseRouter(Router):
     async def aroute_many(self, queries: Sequence[str]) -> list[RoutingWeights]:
         """`route_many`, without blocking the event loop; the deadline counts from the call."""
         texts = [check_query(query) for query in queries]
-        deadline = self._deadline()
+        deadline = self.deadline()
         self._check_open()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._awaiting, self._answer, texts, deadline)
@@ -258,9 +266,6 @@ class ReleaseRouter(Router):
             _log.warning("%s; release %s stays at work", error, self.release.version)
         except Exception:
             _log.exception("following %s; release %s stays", self.uri, self.release.version)
-
-    def _deadline(self) -> Deadline | None:
-        return None if self._deadline_ms is None else Deadline.after(self._deadline_ms)
 
     def _check_open(self) -> None:
         if self._closing.is_set():

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from reelroute.errors import ReelRouteError
 from reelroute.routers import QueryError, Router
+from reelroute.routers.following import ReleaseRouter
 from reelroute.service.errors import ApiError
 from reelroute.service.lifecycle import release_version
 from reelroute.service.logs import QueryLog, is_fallback
 from reelroute.service.schemas import RouteAnswer, RouteAnswers, RouteRequest
 from reelroute.service.settings import ServiceSettings
+from reelroute.weights import RoutingWeights
 
 _log = logging.getLogger(__name__)
+
+Ask = Callable[[Sequence[str]], Sequence[RoutingWeights]]
 
 
 class Answered(NamedTuple):
@@ -54,8 +59,13 @@ class Answering:
             ApiError: the router refuses a query or can't be reached.
         """
         loop = asyncio.get_running_loop()
+        ask: Ask = router.route_many
+        if isinstance(router, ReleaseRouter):  # its deadline counts from here, not from a thread
+            ask = partial(router.route_by, router.deadline())
         try:
-            return await loop.run_in_executor(self._pool, self._answer, router, request, queries)
+            return await loop.run_in_executor(
+                self._pool, self._answer, router, ask, request, queries
+            )
         except QueryError as error:
             raise ApiError(422, "query_refused", f"{error}.") from None
         except ReelRouteError as error:
@@ -68,16 +78,18 @@ class Answering:
         """Let threads end with what they do."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, router: Router, request: RouteRequest, queries: Sequence[str]) -> Answered:
+    def _answer(
+        self, router: Router, ask: Ask, request: RouteRequest, queries: Sequence[str]
+    ) -> Answered:
         # The version is read beside the question: a release that changes between them is a
         # matter of microseconds, not of the time in a queue.
         release = release_version(router)
-        single = request.query is not None
-        found = [router.route(queries[0])] if single else router.route_many(queries)
+        found = ask(queries)
         answers = [
             RouteAnswer.of(weights, release, weights.reasoning if request.reasoning else None)
             for weights in found
         ]
+        single = request.query is not None
         answer = answers[0] if single else RouteAnswers(answers=tuple(answers))
         logs = tuple(
             QueryLog.of(

@@ -129,7 +129,8 @@ def _line(line: bytes, models: Collection[str], rules: RulesRouter) -> str:
         record: Any = json.loads(line)
     except (ValueError, RecursionError):
         return _MALFORMED
-    if not isinstance(record, dict) or record.get("modelId") not in models:
+    model_id = record.get("modelId") if isinstance(record, dict) else None
+    if not isinstance(model_id, str) or model_id not in models:
         return _OTHER
     try:
         call = Invocation.model_validate(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def aggregate_log(
                 write_as_lines(local, lines, models)
                 local = lines
             return aggregate_file(local, reading)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             reason = str(error).replace(folder, "")[:200]
             return FileAggregate(Aggregate(unreadable={log.name: reason}))
 

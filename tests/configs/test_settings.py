@@ -263,6 +263,8 @@ def test_a_sections_hash_changes_only_with_its_sections() -> None:
     assert not same(teacher, "models.teacher")
     assert not same(teacher, "models")
     assert same(teacher, "models.student", "promote")
+    waits = {"distill.max_hours": 48, "deploy.max_minutes": 90, "label.concurrency": 3}
+    assert same(load_settings(LOCAL, waits), "label", "distill", "deploy")
 
 
 def test_hashes_of_different_sections_differ() -> None:

@@ -247,10 +247,15 @@ def test_nothing_to_look_at_leaves_no_record(released: Place, tmp_path: Path) ->
     assert list(released.storage().keys("monitor/")) == []
 
 
-def test_a_file_that_can_not_be_read_is_named(released: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [b"no gzip", bytes.fromhex("1f8b0800000000000003") + b"\xff" * 99],
+    ids=["not", "damaged"],
+)
+def test_a_file_that_can_not_be_read_is_named(data: bytes, released: Place, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     write(logs / "good.jsonl", traffic(ROWS, 300))
-    write(logs / "bad.jsonl.gz", traffic(ROWS, 300)).write_bytes(b"no gzip")
+    write(logs / "bad.jsonl.gz", traffic(ROWS, 300)).write_bytes(data)
     state = look(released, logs)
     assert "1 files can't be read" in (state.message or "")
     assert list(written(released).aggregate.unreadable) == ["bad.jsonl.gz"]

@@ -122,6 +122,17 @@ def test_a_flow_run_that_has_just_started_is_given_time(
         over(prefect, run)
 
 
+def test_a_start_that_a_dead_worker_left_pending_needs_the_users_word(
+    prefect: SyncPrefectClient, make_run: MakeRun
+) -> None:
+    run = make_run(Pending())
+    assert over(prefect, run, dead=True) == (
+        None,
+        [f"flow run {run.name!r} was Pending without a process: marked Crashed"],
+    )
+    assert state_of(prefect, run) == "Crashed"
+
+
 @pytest.mark.parametrize("state", [Pending, Scheduled])
 def test_a_flow_run_that_waits_to_start_is_followed_instead_of_starting_another(
     state: Any, prefect: SyncPrefectClient, make_run: MakeRun

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
+import flows.stage
 import flows.turn
 from data_contracts.leases import lease_key
 from flows.label import label
 from flows.pipeline import pipeline
+from flows.turn import CLEANUP
+from flows.validate import validate
 from tasks.lease import Lease, holder_of
 from tests.conftest import Finished
 from tests.support import Place
@@ -66,12 +69,28 @@ def test_a_second_run_waits_its_turn_and_says_so(
     assert holder_of(storage, "local") is None
 
 
-def test_a_stage_alone_is_refused_while_a_pipeline_works_on_its_run(place: Place) -> None:
+@pytest.mark.parametrize("at_work", ["run-1", "run-2", CLEANUP])
+def test_a_stage_alone_has_to_wait_its_turn_too(at_work: str, place: Place) -> None:
     run = place.run("run-1")
-    assert elsewhere(Lease(run.storage, "local", "run-1")).take() is None
-    state: Any = label("run-1", place.profile(), return_state=True)
+    assert elsewhere(Lease(run.storage, "local", at_work)).take() is None
+    config = place.profile(schedule__collision="refuse")
+    state: Any = label("run-1", config, return_state=True)
     assert state.is_failed()
-    assert "run run-1 is at work on environment local" in state.message
+    assert f"run {at_work} is at work on environment local" in state.message
+    assert "schedule.collision` is refuse" in state.message
+
+
+def test_a_stage_alone_holds_the_lease_and_gives_it_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = place.run("run-1"), []
+    monkeypatch.setattr(
+        flows.stage.Run, "completed", lambda *_: seen.append(holder_of(run.storage, "local"))
+    )
+    validate("run-1", place.profile(), return_state=True)
+    assert seen[0]
+    assert seen[0].run_id == "run-1"
+    assert holder_of(run.storage, "local") is None
 
 
 def test_two_runs_at_once_work_one_after_the_other(place: Place) -> None:

@@ -103,7 +103,7 @@ def test_a_job_asks_what_on_demand_asks(place: Place) -> None:
     on_demand = teacher.model.client
     teacher.model = dataclasses.replace(teacher.model, client=Recorder())
     teacher.weigh(texts(1)[0])
-    note = note_batch(stage, teacher, texts(100))
+    note = note_batch(stage, teacher, texts(100), 1)
     line = json.loads(stage.storage.read(note.file).splitlines()[0])
     assert line == {
         "recordId": weights_key(texts(1)[0]),
@@ -366,7 +366,7 @@ def test_a_job_whose_making_was_not_heard_of_is_made_once(
     kind: str, place: Place, calls: CallsSince
 ) -> None:
     stage = stage_of(place, aws__max_attempts=3)
-    note = note_batch(stage, Teacher(stage), texts(100))
+    note = note_batch(stage, Teacher(stage), texts(100), 1)
     seed = next(s for s in range(99) if hits_of(kind, s, calls=3) == [1, 0, 0])
     with fault(place.aws, kind, rate=0.5, seed=seed, operations=[CREATE]):
         assert start_batch(stage, note) is not None
@@ -378,7 +378,7 @@ def test_a_job_whose_making_was_not_heard_of_is_made_once(
 
 def test_a_job_is_made_once_however_often_it_is_started(place: Place, calls: CallsSince) -> None:
     stage = stage_of(place)
-    note = note_batch(stage, Teacher(stage), texts(100))
+    note = note_batch(stage, Teacher(stage), texts(100), 1)
     assert start_batch(stage, note) == start_batch(stage_of(place), note)
     assert calls.count(CREATE) == 1
     arn = start_batch(stage, note)
@@ -487,7 +487,7 @@ def test_errors_of_the_service_pass_and_those_of_the_record_stay(code: Any, pass
 def test_lines_of_other_records_and_repeated_ones_are_left_out(place: Place) -> None:
     stage = stage_of(place)
     teacher = Teacher(stage)
-    note = note_batch(stage, teacher, texts(100))
+    note = note_batch(stage, teacher, texts(100), 1)
     job = batch.Job(note, "arn/x", lambda: None)
     output = [
         {"recordId": key, "error": {"errorCode": code, "errorMessage": "why"}}
@@ -502,7 +502,7 @@ def test_lines_of_other_records_and_repeated_ones_are_left_out(place: Place) -> 
 
 def test_a_completed_job_without_output_is_an_error_of_its_own_attempt(place: Place) -> None:
     stage = stage_of(place)
-    job = batch.Job(note_batch(stage, Teacher(stage), texts(100)), "arn/x", lambda: None)
+    job = batch.Job(note_batch(stage, Teacher(stage), texts(100), 1), "arn/x", lambda: None)
     with pytest.raises(
         StageError, match=r"is Completed, but s3://.*001-001\.jsonl\.out isn't there"
     ):

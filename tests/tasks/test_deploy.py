@@ -17,6 +17,7 @@ from tasks.deploy import (
     smoke_test,
     wait_until_active,
 )
+from tasks.stable import stable_name
 from tests.conftest import Finished
 from tests.support import CallsSince, Place, fault, record
 
@@ -77,6 +78,17 @@ def test_an_active_deployment_of_exactly_this_model_is_found(finished: Finished)
     stage = deploying_there(finished)
     assert find_deployment(stage, model_of(finished)) == deployment_of(finished)
     assert find_deployment(stage, NO_MODEL) is None
+
+
+def test_the_stable_deployment_is_never_a_runs_own(finished: Finished, place: Place) -> None:
+    stage = deploying(place)
+    bedrock = place.aws.client("bedrock")
+    made = bedrock.create_custom_model_deployment(
+        modelDeploymentName=stable_name(stage.settings), modelArn=model_of(finished)
+    )["customModelDeploymentArn"]
+    wait_until_active(stage, made)
+    assert find_deployment(stage, model_of(finished)) is None
+    bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=made)
 
 
 def test_another_environments_deployment_is_left_to_it(finished: Finished, place: Place) -> None:

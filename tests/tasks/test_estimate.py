@@ -85,6 +85,16 @@ def test_the_first_hour_of_provisioned_throughput_is_in_it_and_what_each_hour_co
         estimate(load_settings(LOCAL, more))
 
 
+def test_what_is_learnt_is_paid_for_every_epoch() -> None:
+    def training(**hyperparameters: str) -> float:
+        lines = estimate(load_settings(LOCAL, {"distill.hyperparameters": hyperparameters}))
+        return next(line.usd for line in lines if line.stage == "distill")
+
+    assert training(epochCount="5") - training() == pytest.approx(4 * training(), rel=0.01)
+    with pytest.raises(ConfigError, match="epochCount 'many' is not a whole number from 1"):
+        training(epochCount="many")
+
+
 def test_a_stable_deployment_is_tested_once_more() -> None:
     settings = load_settings(LOCAL, {"deploy.mode": "stable"})
     lines, smoke = estimate(settings), settings.deploy.smoke_queries

@@ -299,14 +299,14 @@ def reading_judge(world: World) -> Callable[[], Any]:
 
 def starting_batch(world: World) -> Callable[[], Any]:
     stage = world.labelling()
-    noted = once(note_batch)(stage, Teacher(stage), texts())
+    noted = once(note_batch)(stage, Teacher(stage), texts(), 1)
     return lambda: once(start_batch)(stage, noted)
 
 
 def collecting_batch(world: World) -> Callable[[], Any]:
     stage = world.labelling()
     teacher, wanted = Teacher(stage), {weights_key(text): text for text in texts()}
-    noted = once(note_batch)(stage, teacher, texts())
+    noted = once(note_batch)(stage, teacher, texts(), 1)
     arn = once(start_batch)(stage, noted)
     return lambda: once(collect_batch)(stage, teacher, Job(noted, arn, lambda: None), wanted)
 
@@ -554,7 +554,7 @@ def taking_batch(world: World, attempt: int) -> Any:
     stage = world.labelling(attempt)
     teacher = Teacher(stage)
     noted = once(open_batches)(stage, teacher, texts()) or [
-        once(note_batch)(stage, teacher, texts())
+        once(note_batch)(stage, teacher, texts(), 1)
     ]
     return once(start_batch)(stage, noted[0])
 

@@ -20,6 +20,7 @@ from tests.conftest import Finished
 
 ROOT: Final = Path(__file__).parents[3]
 STACK: Final = ROOT / "deployments" / "aws" / "stack.yaml"
+BEDROCK: Final = {"Service": "bedrock.amazonaws.com"}
 
 #: What an operation of S3 or Bedrock needs to be allowed, where that isn't its own name.
 NEEDS: Final = {
@@ -199,6 +200,30 @@ def test_only_what_looks_may_look_everywhere(policy: str) -> None:
         assert not any("*" in action for action in actions), statement
         if "*" in listed(statement["Resource"]):
             assert all(a.split(":")[1].startswith(("Get", "List")) for a in actions), statement
+
+
+def test_the_application_may_ask_whatever_a_release_can_name() -> None:
+    (asks,) = [s for s in statements("ApplicationPolicy") if "Condition" in s]
+    kinds = {resource["!Sub"].split(":")[-1] for resource in listed(asks["Resource"])}
+    assert kinds == {"custom-model-deployment/*", "provisioned-model/*"}
+    pattern = template()["Parameters"]["ServingDeploymentArn"]["AllowedPattern"]
+    for kind in kinds:
+        arn = f"arn:aws:bedrock:us-east-1:123456789012:{kind.replace('*', 'a1b2c3d4e5f6')}"
+        assert re.fullmatch(pattern, arn)
+    assert not re.fullmatch(pattern, "arn:aws:bedrock:us-east-1:123456789012:custom-model/a/b")
+
+
+def test_bedrock_itself_may_use_the_key_and_deliver_its_logs_for_this_account_alone() -> None:
+    resources = template()["Resources"]
+    key = resources["Key"]["Properties"]["KeyPolicy"]["Statement"]
+    bucket = resources["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    lent = {s["Sid"]: s for s in [*key, *bucket] if s["Principal"] == BEDROCK}
+    assert set(lent) == {"Bedrock", "ProvisionedModels", "InvocationLogs"}
+    for sid in ("Bedrock", "InvocationLogs"):
+        condition = lent[sid]["Condition"]
+        assert condition["StringEquals"] == {"aws:SourceAccount": {"!Ref": "AWS::AccountId"}}
+        assert condition["ArnLike"]["aws:SourceArn"]["!Sub"].endswith(":${AWS::AccountId}:*")
+    assert lent["InvocationLogs"]["Resource"]["!Sub"].startswith("${Bucket.Arn}/logs/AWSLogs/")
 
 
 @pytest.mark.parametrize("sid", ["RemoveOurs", "AskOwnDeployments"])

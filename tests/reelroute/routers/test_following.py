@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import threading
@@ -13,14 +14,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from reelroute.aws import AwsAccess
 from reelroute.errors import ReelRouteError, ReleaseError
 from reelroute.limited_log import PAUSE_SECONDS, LimitedLog
 from reelroute.release import KEPT_MODELS, Release, sha256
 from reelroute.routers import BedrockRouter, QueryError, Router
+from reelroute.service.answering import Answering
+from reelroute.service.schemas import RouteRequest
+from reelroute.service.settings import ServiceSettings
 from tests.reelroute.routers.conftest import (
     BROKEN,
     HARD,
@@ -391,7 +398,7 @@ def test_an_awaited_query_whose_deadline_passes_before_its_turn_is_never_asked(
     async def ask() -> str:
         answer = asyncio.create_task(router.aroute(HARD))
         await asyncio.sleep(0)  # the query waits for its turn from here on
-        later = router._deadline()
+        later = router.deadline()
         while later is not None and later.seconds_left() > 0:
             await asyncio.sleep(0.002)
         busy.set()
@@ -399,6 +406,47 @@ def test_an_awaited_query_whose_deadline_passes_before_its_turn_is_never_asked(
 
     assert asyncio.run(ask()) == "one (instead of bedrock)"
     assert slow.asked == []
+
+
+def test_in_the_service_the_deadline_counts_the_wait_for_a_thread(
+    store: Store, opened: Open, slow: SlowClient
+) -> None:
+    store.promote("one", **cascade_fields())
+    router = opened(store, deadline_ms=20)
+    answering, busy = Answering(ServiceSettings(threads=1)), threading.Event()
+    answering._pool.submit(busy.wait, 60)
+
+    async def ask() -> str:
+        request = RouteRequest(query=HARD)
+        answer = asyncio.create_task(answering.answer(router, request, [HARD]))
+        await asyncio.sleep(0)  # the request waits for its turn from here on
+        later = router.deadline()
+        while later is not None and later.seconds_left() > 0:
+            await asyncio.sleep(0.002)
+        busy.set()
+        return (await answer).body
+
+    assert json.loads(asyncio.run(ask()))["router"] == "one (instead of bedrock)"
+    assert slow.asked == []
+    answering.close()
+
+
+def test_who_may_not_list_the_bucket_is_told_both_ways_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """S3 answers them alike for what they may not read and for what is not there."""
+
+    def get_object(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
+
+    client = SimpleNamespace(
+        get_object=get_object, exceptions=SimpleNamespace(ClientError=ClientError)
+    )
+    monkeypatch.setattr(AwsAccess, "client", lambda *_: client)
+    with pytest.raises(
+        ReleaseError, match=r"no release yet\?\), or the role in use may not read it"
+    ):
+        Router.from_release("s3://bucket/releases/current.json")
 
 
 # --- failures ----------------------------------------------------------------------------------

@@ -106,13 +106,14 @@ def test_calls_of_others_and_what_is_no_call_are_counted_apart(tmp_path: Path) -
         call(),
         call(modelId="amazon.nova-pro-v1:0"),
         call(operation="InvokeModel"),
+        call(modelId=["a", "list"]),
         repair,
         "{",
         call(timestamp="never"),
         call(query=" "),
         call(timestamp="2026-03-01T11:30:00Z"),
     )
-    assert found.lines == LineCounts(read=8, requests=1, other=3, malformed=3, outside=1)
+    assert found.lines == LineCounts(read=9, requests=1, other=4, malformed=3, outside=1)
 
 
 def test_a_line_without_an_end_in_sight_is_one_malformed_line(tmp_path: Path) -> None:
