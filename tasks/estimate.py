@@ -210,6 +210,9 @@ def estimate_text(settings: Settings, lines: Sequence[Expected]) -> str:
             f"Provisioned Throughput costs ${per_hour:,.2f} an hour, idle or not, until "
             "`reelroute cleanup` deletes it; the run's budget counts the first."
         )
+    text.append(
+        "Once there is a release, it is asked and judged beside the candidates: one candidate more."
+    )
     text.append(f"Prices: {settings.price_source} (configs/prices.yaml).")
     text.append(
         "Tokens are estimates, rather too many than too few. What the label store holds, and "

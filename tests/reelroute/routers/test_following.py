@@ -443,9 +443,7 @@ def test_who_may_not_list_the_bucket_is_told_both_ways_out(
         get_object=get_object, exceptions=SimpleNamespace(ClientError=ClientError)
     )
     monkeypatch.setattr(AwsAccess, "client", lambda *_: client)
-    with pytest.raises(
-        ReleaseError, match=r"no release yet\?\), or the role in use may not"
-    ):
+    with pytest.raises(ReleaseError, match=r"no release yet\?\), or the role in use may not"):
         Router.from_release("s3://bucket/releases/current.json")
 
 
