@@ -299,7 +299,11 @@ def monitor(
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Another setting.")
 def cleanup(config: str, keep: int | None, dry_run: bool, assignments: tuple[str, ...]) -> None:
-    """Remove the models, deployments and runs that no kept release or run needs."""
+    """Remove the models, deployments and runs that no kept release or run needs.
+
+    Kept are the current release, those before it (`cleanup.keep`, or --keep) and the newest runs
+    (`cleanup.runs`).
+    """
     from flows.cleanup import clean_up, counted
     from tasks.lease import holder_of
 
@@ -312,7 +316,13 @@ def cleanup(config: str, keep: int | None, dry_run: bool, assignments: tuple[str
     holder = holder_of(storage, settings.environment)
     if holder and not dry_run and settings.schedule.collision == "enqueue":
         click.echo(f"run {holder.run_id} is at work: cleanup waits until it has ended …")
-    click.echo(counted(clean_up(settings, storage, click.echo, dry_run=dry_run), dry_run=dry_run))
+    removed = clean_up(settings, storage, click.echo, dry_run=dry_run)
+    click.echo(counted(removed, dry_run=dry_run))
+    if not removed:
+        click.echo(
+            f"What the newest {settings.cleanup.runs} runs use stays (`cleanup.runs`), and what "
+            f"{settings.cleanup.keep} releases before the current one do (`cleanup.keep`)."
+        )
 
 
 _SIGNS: Final = {"ok": "ok", "note": "–", "warning": "WARNING", "error": "ERROR"}
@@ -451,15 +461,20 @@ def _follow(
     state = ended.state
     if state is None or not state.is_completed():
         what = f"{state.name}: {state.message}" if state else "nothing"
-        raise ReelRouteError(f"{deployment} ended as {what}{_next_step(deployment, ended)}")
+        raise ReelRouteError(
+            f"{deployment} ended as {what}{_next_step(deployment, settings, ended)}"
+        )
     click.echo(f"{deployment}: {state.message}")
     return ended
 
 
-def _next_step(deployment: str, ended: FlowRun) -> str:
+def _next_step(deployment: str, settings: Settings, ended: FlowRun) -> str:
+    """How to go on with a pipeline's run, if it began: one that was refused left nothing."""
     if not deployment.startswith("pipeline/") or ended.state_name not in ("Failed", "Crashed"):
         return ""
     run_id = ended.parameters.get("run_id") or derive_run_id(str(ended.id))
+    if Run(Storage(settings), run_id).parameters() is None:
+        return ""
     return f"\nGo on with `reelroute run --run {run_id}`, or Retry in the UI"
 
 

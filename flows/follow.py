@@ -73,7 +73,7 @@ def start_flow_run(
     except ObjectNotFound:
         raise ReelRouteError(
             f"the Prefect server has no deployment {deployment!r}: has it been deployed? "
-            "`make deploy` does"
+            "`make deploy CONFIG=PROFILE` does"
         ) from None
     return prefect.create_flow_run_from_deployment(
         found.id, parameters=parameters, name=f"{deployment.partition('/')[0]} (starting)"

@@ -41,7 +41,8 @@ def _look(setting: str) -> Callable[[Setup], Iterator[Finding]]:
                 "error",
                 about,
                 f"{arn} belongs to account {account}, the credentials to {setup.account}",
-                f"set {about} to a role of account {setup.account}",
+                f"set {about} to a role of account {setup.account}: `python -m deployments.aws "
+                "fill PROFILE --stack STACK` writes the stack's",
             )
             return
         document = _trust(setup, arn)
