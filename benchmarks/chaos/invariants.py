@@ -205,7 +205,11 @@ def _orphans(site: Site, records: Mapping[str, Sequence[StageRecord]]) -> Iterat
 def _counts(
     objects: Mapping[str, bytes], records: Mapping[str, Sequence[StageRecord]]
 ) -> Iterator[str]:
-    """What the teacher wrote is accepted, a duplicate or in quarantine."""
+    """What the teacher wrote is accepted, a duplicate or in quarantine.
+
+    An answer that an attempt put into quarantine is asked for again by the next one, which may
+    then have no room for what was written in its place: more may lie in the store than is used.
+    """
     lines = {
         name: objects.get(f"runs/{RUN_ID}/{path}", b"").count(b"\n")
         for name, path in (
@@ -215,11 +219,12 @@ def _counts(
         )
     }
     written = _written(objects)
-    if written != sum(lines.values()):
+    unused = written > sum(lines.values()) and len(records["label"]) > 1
+    if written != sum(lines.values()) and not unused:
         yield f"{written} queries were written, but {lines} add up to {sum(lines.values())}"
     for record in records["label"][-1:]:
-        said = {name: record.metrics.get(name) for name in lines}
-        if record.status == "completed" and said != lines:
+        said = {name: record.metrics.get(name) for name in (*lines, "asked")}
+        if record.status == "completed" and said != {**lines, "asked": sum(lines.values())}:
             yield f"the record says {said}, the files hold {lines}"
 
 
