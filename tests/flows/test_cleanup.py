@@ -105,4 +105,5 @@ def test_the_command_says_each_step(place: Place, config: str) -> None:
     assert len(run_ids(place)) == 3
     assert said()[-1] == "removed 2 runs"
     assert run_ids(place) == ["run-3"]
-    assert said() == ["nothing to remove"]
+    assert said()[0] == "nothing to remove"
+    assert "newest 1 runs use stays (`cleanup.runs`)" in said()[1]
