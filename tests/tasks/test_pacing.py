@@ -110,7 +110,7 @@ def test_two_workers_on_one_timeline_keep_to_the_quota_together() -> None:
     assert min(map(len, waits)) > 600  # and neither starves
 
 
-def test_the_timeline_is_asked_once_a_second_not_once_a_call() -> None:
+def test_the_timeline_is_asked_every_few_seconds_not_once_a_call() -> None:
     time = Time()
     timeline = Timeline(time, 6000 * HEADROOM / 60)
     passes(time, lane(time, 6000, timeline.reserve), 1000)
