@@ -264,6 +264,12 @@ class DistillSettings(_Section):
     local: dict[str, Any] = Field(default_factory=dict)
     role_arn: RoleArn
     hyperparameters: dict[str, str] = {}
+    max_response_tokens: int = Field(default=300, gt=0)
+    #: Encrypts the custom model; without it, a key of the service's own does.
+    kms_key_id: KmsKey | None = None
+    vpc: VpcSettings | None = None
+    poll_seconds: float = Field(default=60, gt=0)
+    max_hours: float = Field(default=24, gt=0)
 
     @property
     def epochs(self) -> int:
@@ -277,13 +283,6 @@ class DistillSettings(_Section):
         if not count.isdecimal() or int(count) < 1:
             raise ValueError(f"epochCount {count!r} is not a whole number from 1")
         return values
-
-    max_response_tokens: int = Field(default=300, gt=0)
-    #: Encrypts the custom model; without it, a key of the service's own does.
-    kms_key_id: KmsKey | None = None
-    vpc: VpcSettings | None = None
-    poll_seconds: float = Field(default=60, gt=0)
-    max_hours: float = Field(default=24, gt=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillSettings:
@@ -470,7 +469,7 @@ class CleanupSettings(_Section):
 
 
 #: The ends of settings' names that say how to wait, and of nothing that comes of it.
-_OF_WAITING = ("poll_seconds", "max_hours", "max_minutes", "wait_hours", "concurrency")
+_OF_WAITING = ("poll_seconds", "max_hours", "max_minutes", "wait_hours")
 
 
 class TaskRunnerSettings(_Section):
@@ -612,8 +611,8 @@ class Settings(_Section):
     def section_hash(self, *names: str) -> str:
         """Hash of the named settings, dotted names allowed: what a stage's output depends on.
 
-        How long and how often is waited, and how many work at once, is no part of it: a limit
-        that is raised after it was reached finds the job that was waited for.
+        How long and how often is waited is no part of it: a limit that is raised after it was
+        reached finds the job that was waited for.
         """
         values = {}
         dump = self.model_dump(mode="json", by_alias=True)
